@@ -1,0 +1,258 @@
+"""A connection moves through a channel, whole or not at all; on every reactor."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.loopback.contract import OnEveryReactor, failure_of
+from twsock.handover import DetachedConnection
+from twsock.handover.channel import HandoverError, give, take
+from twsock.handover.records import MAX_STATE, Accepted, Offer, encode_packet
+
+#: Takes connections in another process: the first argument is how it dies, the second its channel.
+TAKER = """
+import os, signal, socket, sys
+from twsock.handover.records import *
+channel = socket.socket(fileno=int(sys.argv[2]))
+if sys.argv[1] == "before reading":
+    os.kill(os.getpid(), signal.SIGKILL)
+data, descriptors, _, _ = socket.recv_fds(channel, 256, 8)
+if sys.argv[1] == "before the acknowledgement":
+    os.kill(os.getpid(), signal.SIGKILL)
+connection = socket.socket(fileno=descriptors[0])
+state = decode_state(os.pread(descriptors[1], decode_packet(data).state_size, 0))
+channel.send(encode_packet(Accepted()))
+if sys.argv[1] == "after the acknowledgement":
+    os.kill(os.getpid(), signal.SIGKILL)
+connection.setblocking(True)
+connection.sendall(state.unsent + b"|" + state.unread + connection.recv(100))
+"""
+
+#: Gives a connection, and dies before it could read the acknowledgement.
+GIVER = """
+import fcntl, os, signal, socket, sys
+from twsock.handover.records import *
+channel, connection = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+state = encode_state(HandoverState(b"in", b"out", b"app"))
+memory = os.memfd_create("state", os.MFD_ALLOW_SEALING)
+os.write(memory, state)
+fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 0x2 | 0x4 | 0x8)
+packet = encode_packet(Offer(len(state)))
+socket.send_fds(channel, [packet], [connection.fileno(), memory])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def start(program: str, arguments: list[str], channels: list[int]) -> subprocess.Popen[bytes]:
+    """Run a program that inherits these descriptors, whose numbers are its last arguments."""
+    numbers = [str(number) for number in channels]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, *numbers], pass_fds=channels
+    )
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Make both ends of a channel."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class ChannelTests(OnEveryReactor):
+    """`give` and `take`."""
+
+    def test_a_connection_moves_with_its_bytes(self) -> None:
+        """The giver has no copy afterwards, and nothing is left open."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving = give(
+                reactor, here, DetachedConnection(near, b"in", b"out"), application=b"app"
+            )
+            detached, application = await take(reactor, there)
+            await giving
+            self.assertEqual(near.fileno(), -1)
+            self.assertEqual((detached.unread, detached.unsent), (b"in", b"out"))
+            self.assertEqual(application, b"app")
+            with far, detached.socket as taken:
+                taken.send(b"moved")
+                self.assertEqual(far.recv(9), b"moved")
+
+        self.conduct(work)
+
+    def test_what_is_no_offer_is_refused(self) -> None:
+        """One line is logged, nothing is taken, and every descriptor that came is closed."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            offer = encode_packet(Offer(0))
+            for name, data, descriptors in (
+                ("a foreign program", b"GET / HTTP/1.1", [near.fileno()]),
+                ("another version", b"TWHO\x07\x01", [near.fileno()]),
+                ("too long", b"TWHO\x01\x03" + bytes(300), []),
+                ("no descriptor", offer, []),
+                ("one descriptor", offer, [near.fileno()]),
+                ("three descriptors", offer, [near.fileno()] * 3),
+                ("more than are read", offer, [near.fileno()] * 20),
+                ("no file in memory", offer, [near.fileno(), far.fileno()]),
+                ("too long a state", encode_packet(Offer(MAX_STATE))[:-8] + b"\xff" * 8, []),
+                ("an answer without an offer", encode_packet(Accepted()), []),
+            ):
+                here, there = channel_pair()
+                with here, capturedLogs() as events:
+                    taking = take(reactor, there)
+                    socket.send_fds(here, [data], descriptors)
+                    error = await failure_of(taking)
+                    self.assertIsInstance(error, HandoverError, name)
+                    self.assertTrue(here.recv(256).startswith(b"TWHO\x01\x03"), name)
+                expected = 0 if name == "an answer without an offer" else 1
+                self.assertEqual(len(events), expected, name)
+            near.close()
+            far.close()
+
+        self.conduct(work)
+
+    def test_a_giver_keeps_what_is_not_acknowledged(self) -> None:
+        """A refusal, the end of the channel, the deadline and a cancel leave it as it was."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            detached = DetachedConnection(near)
+            for name in ("refusal", "end", "deadline", "cancel"):
+                here, there = channel_pair()
+                giving = give(reactor, here, detached, timeout=0.05)
+                if name == "refusal":
+                    there.send(b"TWHO\x01\x03full")
+                elif name == "end":
+                    there.close()
+                elif name == "cancel":
+                    giving.cancel()
+                error = await failure_of(giving)
+                self.assertIsInstance(error, HandoverError, name)
+                there.close()
+            near.send(b"kept")
+            self.assertEqual(far.recv(9), b"kept")
+            near.close()
+            far.close()
+
+        self.conduct(work)
+
+    def test_an_acknowledgement_behind_a_reset_counts(self) -> None:
+        """The taker has died with the offer unread, after it had acknowledged it."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving = give(reactor, here, DetachedConnection(near))
+            there.send(encode_packet(Accepted()))
+            there.close()
+            await giving
+            self.assertEqual((near.fileno(), far.recv(1)), (-1, b""))
+            far.close()
+
+        self.conduct(work)
+
+    def test_a_withdrawn_offer_is_not_taken(self) -> None:
+        """The acknowledgement cannot be sent, and the taker reads that the giver goes on."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving = give(reactor, here, DetachedConnection(near))
+            giving.cancel()
+            self.assertIsInstance(await failure_of(giving), HandoverError)
+            error = await failure_of(take(reactor, there))
+            self.assertIn("withdrew", str(error))
+            near.send(b"kept")
+            self.assertEqual(far.recv(9), b"kept")
+            near.close()
+            far.close()
+
+        self.conduct(work)
+
+    def test_a_killed_taker_leaves_the_connection_until_it_has_acknowledged(self) -> None:
+        """Killed with SIGKILL at each step; the connection ends only with its owner."""
+
+        async def work(reactor: Any) -> None:
+            for where, is_given in (
+                ("before reading", False),
+                ("before the acknowledgement", False),
+                ("after the acknowledgement", True),
+                ("never", True),
+            ):
+                near, far = socket.socketpair()
+                here, there = channel_pair()
+                giving = give(reactor, here, DetachedConnection(near, b"in", b"out"), timeout=60)
+                with there, start(TAKER, [where], [there.fileno()]) as taker:
+                    far.send(b"put")
+                    there.close()
+                    if is_given:
+                        await giving
+                    else:
+                        self.assertIsInstance(await failure_of(giving), HandoverError, where)
+                    while taker.poll() is None:
+                        await deferLater(reactor, 0.01)
+                if is_given:
+                    self.assertEqual(near.fileno(), -1, where)
+                    if where == "never":
+                        self.assertEqual(far.recv(99), b"out|input", where)
+                else:
+                    near.send(b"kept")
+                    self.assertEqual(far.recv(9), b"kept", where)
+                near.close()
+                far.close()
+
+        self.conduct(work)
+
+    def test_the_connection_of_a_killed_giver_lives_on(self) -> None:
+        """The acknowledgement cannot be sent, and nothing says that the giver goes on."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            numbers = [here.fileno(), near.fileno()]
+            with start(GIVER, [], numbers) as giver:
+                here.close()
+                near.close()
+                while giver.poll() is None:
+                    await deferLater(reactor, 0.01)
+            detached, application = await take(reactor, there)
+            self.assertEqual((detached.unread, application), (b"in", b"app"))
+            detached.socket.send(b"alive")
+            self.assertEqual(far.recv(9), b"alive")
+            detached.close()
+            far.close()
+
+        self.conduct(work)
+
+
+class RefusalTests(SynchronousTestCase):
+    """What is wrong before anything is sent."""
+
+    def test_a_channel_of_another_kind_is_an_error(self) -> None:
+        """So is a timeout that has passed."""
+        here, there = socket.socketpair()
+        with here, there:
+            self.assertRaises(ValueError, take, None, here)
+            self.assertRaises(ValueError, give, None, here, DetachedConnection(there))
+        here, there = channel_pair()
+        with here, there:
+            self.assertRaises(ValueError, take, None, here, timeout=0)
+
+    def test_a_state_above_the_limit_is_not_offered(self) -> None:
+        """The connection stays as it is."""
+        near, far = socket.socketpair()
+        here, there = channel_pair()
+        with near, far, there:
+            detached = DetachedConnection(near, bytes(MAX_STATE))
+            self.failureResultOf(give(None, here, detached), HandoverError)
+            self.assertNotEqual(near.fileno(), -1)
+
+
+globals().update(ChannelTests.makeTestCaseClasses())

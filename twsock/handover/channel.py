@@ -1,0 +1,411 @@
+"""
+Moves a connection between two processes: detached value → **channel** → detached value.
+
+Each hand-over uses one connected UNIX socket of type SEQPACKET. `give` holds its copy of the
+connection until the other process has acknowledged it. `twsock.handover.exchange` decides who
+continues the connection, and `twsock.handover.records` is the format. Linux only.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError
+from twsock.handover.detached import DetachedConnection
+from twsock.handover.exchange import (
+    GiverState,
+    HandoverEvent,
+    TakerState,
+    follow_giver,
+    follow_taker,
+)
+from twsock.handover.records import (
+    MAX_PACKET,
+    Accepted,
+    HandoverState,
+    Offer,
+    Packet,
+    Refused,
+    Withdrawn,
+    decode_packet,
+    decode_state,
+    encode_packet,
+    encode_state,
+)
+from twsock.log import TextLogger
+from twsock.operation import Operation, fail
+
+__all__ = ["DEFAULT_HANDOVER_TIMEOUT", "HandoverError", "give", "take"]
+
+#: Default of ``timeout``, in seconds.
+DEFAULT_HANDOVER_TIMEOUT: Final = 5.0
+
+#: The descriptors of an offer: the connection and its state.
+_DESCRIPTORS: Final = 2
+
+#: Room for more, so that an offer with too many is seen as such, and not cut by the kernel.
+_MOST_DESCRIPTORS: Final = 8
+
+#: ``struct ucred``: process, user, group.
+_UCRED: Final = struct.Struct("=iII")
+
+#: Seals without which the giver could change or cut the state while it is read.
+_SEALS: Final = 0x0002 | 0x0004 | 0x0008  # F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE; fcntl(2)
+
+T = TypeVar("T")
+
+_EVENTS: Final[dict[type[Packet], HandoverEvent]] = {
+    Offer: HandoverEvent.OFFER,
+    Accepted: HandoverEvent.ACCEPTED,
+    Refused: HandoverEvent.REFUSED,
+    Withdrawn: HandoverEvent.WITHDRAWN,
+}
+
+
+class HandoverError(SocketError):
+    """A connection was not handed over; its earlier owner still has it."""
+
+
+def give(
+    reactor: Any,
+    channel: socket.socket,
+    detached: DetachedConnection,
+    *,
+    application: bytes = b"",
+    timeout: float = DEFAULT_HANDOVER_TIMEOUT,
+) -> Deferred[None]:
+    """
+    Give a connection to the process at the other end of a channel.
+
+    :param channel: a connected UNIX socket of type SEQPACKET, which this call closes at the end.
+    :param detached: closed when the other process has it; otherwise unchanged.
+    :param application: what `take` returns there, too.
+    :param timeout: seconds that the other process has to acknowledge it; above 0.
+    :returns: fires when the other process has acknowledged the connection. It fails with
+        `HandoverError` when this process still has it, with the reason. Cancelling withdraws the
+        offer: the Deferred then fires or fails as before, within this call.
+    :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
+    """
+    _check(channel, timeout)
+    giving = _Giving(reactor, channel, detached)
+    return giving.start(application, timeout)
+
+
+def take(
+    reactor: Any, channel: socket.socket, *, timeout: float = DEFAULT_HANDOVER_TIMEOUT
+) -> Deferred[tuple[DetachedConnection, bytes]]:
+    """
+    Take a connection from the process at the other end of a channel, and acknowledge it.
+
+    What is no valid offer is refused: everything that came with it is closed, and one line is
+    logged.
+
+    :param channel: a connected UNIX socket of type SEQPACKET, which this call closes at the end.
+    :param timeout: seconds that the other process has for its offer; above 0.
+    :returns: fires with the connection and the state of the application. It fails with
+        `HandoverError` when this process has nothing. Cancelling takes nothing.
+    :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
+    """
+    _check(channel, timeout)
+    return _Taking(reactor, channel).start(timeout)
+
+
+def _check(channel: socket.socket, timeout: float) -> None:
+    if channel.family != socket.AF_UNIX or channel.type != socket.SOCK_SEQPACKET:
+        raise ValueError("a channel is a UNIX socket of type SEQPACKET")
+    if not timeout > 0:
+        raise ValueError(f"timeout is above 0 seconds, not {timeout!r}")
+
+
+class _Channel:
+    """The part of both sides that reads packets, and ends."""
+
+    _log = TextLogger()
+
+    def __init__(self, reactor: Any, channel: socket.socket) -> None:
+        self._reactor = reactor
+        self._channel = channel
+        self._deadline: IDelayedCall | None = None
+        self._done: Deferred[Any] | None = None
+        self._is_cancelled = False
+        self.fileno = channel.fileno
+
+    # Implemented by both sides.
+
+    def follow(self, event: HandoverEvent, reason: str) -> None:
+        """Take the step for an event."""
+        raise NotImplementedError
+
+    def received(self, packet: Packet, descriptors: list[int]) -> None:
+        """Handle a packet; the caller closes the descriptors that are left in the list."""
+        raise NotImplementedError
+
+    # Called by both sides.
+
+    def begin(self, timeout: float) -> Deferred[Any]:
+        """Read from the channel, until a deadline."""
+        done: Deferred[Any] = Operation(self._cancel)
+        self._done = done
+        self._channel.setblocking(False)
+        self._deadline = self._reactor.callLater(timeout, self._pass_deadline, timeout)
+        self._reactor.addReader(self)
+        return done
+
+    def check_user(self) -> None:
+        """
+        Check that the other process is of the same user.
+
+        :raises RemoteProtocolError: when it is of another one.
+        """
+        raw = self._channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        process, user, _ = _UCRED.unpack(raw)
+        if user != os.geteuid():
+            raise RemoteProtocolError(
+                f"process {process} is of user {user}, this process of user {os.geteuid()}"
+            )
+
+    def say(self, packet: Packet) -> bool:
+        """Send a packet; return whether the kernel has it."""
+        try:
+            self._channel.send(encode_packet(packet), socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        return True
+
+    def end(self, result: object) -> None:
+        """Close the channel, and fire."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        self._reactor.removeReader(self)
+        self._channel.close()
+        done, self._done = self._done, None
+        if done is not None and not done.called:
+            if isinstance(result, SocketError):
+                done.errback(result)
+            else:
+                done.callback(result)
+
+    def read(self) -> None:
+        """Handle the packets that have arrived, and the end of the channel."""
+        while self._done is not None:
+            try:
+                data, messages, flags, _ = self._channel.recvmsg(
+                    MAX_PACKET + 1,
+                    socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4),
+                    socket.MSG_CMSG_CLOEXEC,
+                )
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # An acknowledgement may lie behind a reset, so the next turn of the loop reads on.
+                self.follow(HandoverEvent.RESET, error.strerror or "reset")
+                continue
+            descriptors = _descriptors_of(messages)
+            try:
+                self._handle(data, flags, descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _handle(self, data: bytes, flags: int, descriptors: list[int]) -> None:
+        if not data:
+            self.follow(HandoverEvent.END, "the other process ended the channel")
+            return
+        try:
+            if flags & socket.MSG_CTRUNC:
+                raise RemoteProtocolError("descriptors were lost: none is free in this process")
+            if flags & socket.MSG_TRUNC:
+                raise RemoteProtocolError(f"a packet has more than {MAX_PACKET} bytes")
+            self.received(decode_packet(data), descriptors)
+        except RemoteProtocolError as error:
+            self._log.warn("hand-over refused: {error}", error=error)
+            self.follow(HandoverEvent.FOREIGN, str(error))
+
+    def _pass_deadline(self, timeout: float) -> None:
+        self.follow(HandoverEvent.DEADLINE, f"the other process did not end within {timeout:g} s")
+
+    def _cancel(self, _deferred: Deferred[Any]) -> None:
+        self._is_cancelled = True
+        self.follow(HandoverEvent.DEADLINE, "cancelled")
+
+    # Called by the reactor.
+
+    def logPrefix(self) -> str:
+        return "hand-over"
+
+    def doRead(self) -> None:
+        self.read()
+
+    def connectionLost(self, _reason: Failure) -> None:
+        """Read to the end: a reactor on epoll or poll reports a reset this way."""
+        self.read()
+        if self._done is not None:
+            self.follow(HandoverEvent.DEADLINE, "the reactor has stopped")
+
+
+class _Giving(_Channel):
+    """The giver of one connection."""
+
+    def __init__(self, reactor: Any, channel: socket.socket, detached: DetachedConnection) -> None:
+        super().__init__(reactor, channel)
+        self._detached = detached
+        self._state = GiverState.OFFERED
+
+    def start(self, application: bytes, timeout: float) -> Deferred[None]:
+        """Send the offer."""
+        detached = self._detached
+        state = HandoverState(detached.unread, detached.unsent, application)
+        try:
+            self.check_user()
+            memory = _seal(encode_state(state))
+            try:
+                size = os.fstat(memory).st_size
+                socket.send_fds(
+                    self._channel,
+                    [encode_packet(Offer(size))],
+                    [detached.socket.fileno(), memory],
+                    socket.MSG_NOSIGNAL,
+                )
+            finally:
+                os.close(memory)
+        except (LocalProtocolError, RemoteProtocolError) as error:
+            self._channel.close()
+            return fail(HandoverError(f"not handed over: {error}"))
+        except OSError as error:
+            self._channel.close()
+            return fail(HandoverError.from_exception(error))
+        return self.begin(timeout)
+
+    def received(self, packet: Packet, descriptors: list[int]) -> None:
+        reason = packet.reason if isinstance(packet, Refused) else "the other side broke the rules"
+        self.follow(_EVENTS[type(packet)], reason)
+
+    def follow(self, event: HandoverEvent, reason: str) -> None:
+        before, self._state = self._state, follow_giver(self._state, event)
+        if self._state is GiverState.GIVEN:
+            self._detached.close()
+            self.end(None)
+        elif self._state is GiverState.KEPT:
+            self.say(Withdrawn())
+            self.end(HandoverError(f"not handed over: {reason}"))
+        elif before is not self._state:
+            # From now on no acknowledgement can be sent; one that was sent is read.
+            with contextlib.suppress(OSError):
+                self._channel.shutdown(socket.SHUT_RD)
+            if event is not HandoverEvent.RESET:
+                self.read()
+
+
+class _Taking(_Channel):
+    """The taker of one connection."""
+
+    def __init__(self, reactor: Any, channel: socket.socket) -> None:
+        super().__init__(reactor, channel)
+        self._state = TakerState.WAITING
+        self._taken: tuple[DetachedConnection, bytes] | None = None
+
+    def start(self, timeout: float) -> Deferred[tuple[DetachedConnection, bytes]]:
+        """Wait for the offer."""
+        try:
+            self.check_user()
+        except RemoteProtocolError as error:
+            self._log.warn("hand-over refused: {error}", error=error)
+            self._channel.close()
+            return fail(HandoverError(f"nothing taken: {error}"))
+        return self.begin(timeout)
+
+    def received(self, packet: Packet, descriptors: list[int]) -> None:
+        if isinstance(packet, Offer) and self._state is TakerState.WAITING:
+            self._taken = _open_offer(packet, descriptors)
+        self.follow(_EVENTS[type(packet)], "the other process withdrew its offer")
+
+    def follow(self, event: HandoverEvent, reason: str) -> None:
+        before, self._state = self._state, follow_taker(self._state, event)
+        if self._state is TakerState.HELD:
+            sent = self.say(Accepted())
+            self.follow(HandoverEvent.SENT if sent else HandoverEvent.NOT_SENT, "")
+        elif self._state is TakerState.TAKEN:
+            taken, self._taken = self._taken, None
+            self.end(taken)
+        elif self._state is TakerState.EMPTY:
+            if before is TakerState.WAITING:
+                self.say(Refused(reason))
+            self._drop()
+            self.end(HandoverError(f"nothing taken: {reason}"))
+
+    def _drop(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            taken[0].close()
+
+
+def _descriptors_of(messages: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in messages:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
+
+
+def _seal(data: bytes) -> int:
+    """Return the descriptor of a file in memory that nobody can change."""
+    memory = os.memfd_create("twsock-handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(memory, view) :]
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(memory)
+        raise
+    return memory
+
+
+def _open_offer(offer: Offer, descriptors: list[int]) -> tuple[DetachedConnection, bytes]:
+    """
+    Check an offer, and take its connection out of the list of descriptors.
+
+    :raises RemoteProtocolError: when the offer is not as it should be; the list is unchanged.
+    """
+    if len(descriptors) != _DESCRIPTORS:
+        raise RemoteProtocolError(f"{len(descriptors)} descriptors, not {_DESCRIPTORS}")
+    state = decode_state(_read_state(descriptors[1], offer.state_size))
+    try:
+        connection = socket.socket(fileno=descriptors[0])
+    except OSError as error:
+        raise RemoteProtocolError("the first descriptor is no socket") from error
+    if connection.type != socket.SOCK_STREAM:
+        connection.detach()
+        raise RemoteProtocolError("the first descriptor is no stream socket")
+    del descriptors[0]
+    connection.setblocking(False)
+    return DetachedConnection(connection, state.unread, state.unsent), state.application
+
+
+def _read_state(memory: int, size: int) -> bytes:
+    try:
+        seals = fcntl.fcntl(memory, fcntl.F_GET_SEALS)
+    except OSError as error:
+        raise RemoteProtocolError("the second descriptor is no file in memory") from error
+    actual = os.fstat(memory).st_size
+    if seals & _SEALS != _SEALS or actual != size:
+        raise RemoteProtocolError(f"the state is not sealed, or has {actual} bytes, not {size}")
+    pieces, start = [], 0
+    while start < size:
+        piece = os.pread(memory, size - start, start)
+        if not piece:
+            raise RemoteProtocolError("the state is shorter than its file")
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)

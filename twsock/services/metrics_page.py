@@ -119,7 +119,8 @@ def _metrics(request: Any, source: PageSource) -> bytes:
 
     encode, content_type = choose_encoder(request.getHeader("Accept") or "")
     request.setHeader("Content-Type", content_type)
-    return encode(_Collector(source))
+    text: bytes = encode(_Collector(source))
+    return text
 
 
 class _Collector:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback.contract import OnEveryReactor, failure_of
+from twsock import StreamSocket
 from twsock.handover import DetachedConnection
 from twsock.handover.channel import HandoverError, give, take
 from twsock.handover.records import MAX_STATE, Accepted, Offer, encode_packet
+from twsock.protocols import FrameEcho
+from twsock.wire import encode_frame
 
 #: Takes connections in another process: the first argument is how it dies, the second its channel.
 TAKER = """
@@ -50,12 +54,40 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+#: Takes a connection, serves it for some turns, and gives it back, once for each two channels.
+SERVER = """
+import socket, sys
+from twisted.internet.task import deferLater, react
+from twsock.handover.channel import give, take
+from twsock.protocols import FrameEcho
+channels = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+async def serve(reactor):
+    for incoming, outgoing in zip(channels[::2], channels[1::2]):
+        detached, _ = await take(reactor, incoming, timeout=60)
+        server = FrameEcho.from_socket(
+            reactor, detached.socket, unread=detached.unread, unsent=detached.unsent
+        )
+        for _ in range(3):
+            await deferLater(reactor, 0)
+        await give(reactor, outgoing, server.detach(), timeout=60)
+react(serve)
+"""
+
+#: Hand-overs of the connection under traffic.
+HANDOVERS: Final = 200
+
+
 def start(program: str, arguments: list[str], channels: list[int]) -> subprocess.Popen[bytes]:
     """Run a program that inherits these descriptors, whose numbers are its last arguments."""
     numbers = [str(number) for number in channels]
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments, *numbers], pass_fds=channels
     )
+
+
+def frame(number: int) -> bytes:
+    """Return one of many frames of different sizes and bytes."""
+    return encode_frame(number.to_bytes(4, "big") * (number * 7919 % 4001))
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
@@ -209,6 +241,64 @@ class ChannelTests(OnEveryReactor):
                 far.close()
 
         self.conduct(work)
+
+    def test_no_byte_is_lost_or_doubled_in_200_hand_overs_under_traffic(self) -> None:
+        """Between two processes, with frames of any size under way in both directions."""
+
+        async def work(reactor: Any) -> None:
+            peer, server, echoed = await self.exchange(reactor)
+            self.assertGreater(echoed, 0)
+            await peer.close()
+            await server.close()
+            await peer.wait_closed()
+
+        self.conduct(work)
+
+    async def exchange(self, reactor: Any) -> tuple[StreamSocket, FrameEcho, int]:
+        """Move an echo to another process and back; return peer, echo and the echoed frames."""
+        near, far = socket.socketpair()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+        peer, moves = StreamSocket.from_socket(reactor, far), 0
+        pairs = [channel_pair() for _ in range(HANDOVERS)]
+        child = start(SERVER, [], [there.fileno() for _, there in pairs])
+        for _, there in pairs:
+            there.close()
+        server = FrameEcho.from_socket(reactor, near)
+        sent = echoed = 0
+
+        async def receive() -> None:
+            nonlocal echoed
+            while moves < HANDOVERS or echoed < sent:
+                expected = frame(echoed)
+                got = await peer.input_stream.receive_exactly(len(expected))
+                self.assertEqual(got, expected)
+                echoed += 1
+
+        async def send() -> None:
+            nonlocal sent
+            while moves < HANDOVERS:
+                sent += 1
+                await peer.output_stream.write(frame(sent - 1))
+                await deferLater(reactor, 0)
+
+        traffic = [ensureDeferred(receive()), ensureDeferred(send())]
+        with child:
+            for (outgoing, _), (incoming, _) in zip(pairs[::2], pairs[1::2], strict=True):
+                await give(reactor, outgoing, server.detach(), timeout=60)
+                detached, _ = await take(reactor, incoming, timeout=60)
+                server = FrameEcho.from_socket(
+                    reactor, detached.socket, unread=detached.unread, unsent=detached.unsent
+                )
+                await deferLater(reactor, 0)
+                moves += 2
+            await traffic[1]
+            await peer.output_stream.write(frame(sent))
+            sent += 1
+            await traffic[0]
+            while child.poll() is None:
+                await deferLater(reactor, 0.01)
+        self.assertEqual(child.returncode, 0)
+        return peer, server, echoed
 
     def test_the_connection_of_a_killed_giver_lives_on(self) -> None:
         """The acknowledgement cannot be sent, and nothing says that the giver goes on."""

@@ -320,6 +320,63 @@ class ChatExampleTests(SynchronousTestCase):
                 self.assertRegex(refused.stderr, r"\A(websocket_chat|usage): .+\n\Z", f"{words=}")
 
 
+class WebSocketSampleTests(SynchronousTestCase):
+    """The WebSocket sample: its four scenarios, and its error texts."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = str(Path(made.name, "certificates"))
+
+    def test_each_scenario_prints_the_output_in_its_docstring(self) -> None:
+        """The server answers with the bytes of the sample; Ctrl-C ends it."""
+        name = "websocket_sample.py"
+        folder = "/WebSocketSample/"
+        server_name = "websocket_sample_server.py"
+        server_words = ("0", "0", self.folder)
+        with running(_EXAMPLES / server_name, *server_words) as (server, opened, _port):
+            port, secure = re.findall(r"\d+", opened)
+            certified = (
+                f"wss://localhost:{secure}{folder}EchoWebSocketWithClientAuthentication.ashx"
+            )
+            for run, scenario, uri in (
+                (1, "text", f"ws://localhost:{port}{folder}EchoWebSocket.ashx"),
+                (1, "text", f"wss://localhost:{secure}{folder}EchoWebSocket.ashx"),
+                (2, "binary", f"ws://localhost:{port}{folder}EchoWebSocket.ashx"),
+                (3, "certificate", certified),
+                (4, "partial", f"ws://localhost:{port}{folder}partialMessages.ashx"),
+            ):
+                shown = run_example(name, scenario, uri, self.folder)
+                printed = re.sub(r"at: [\d/]+ [\d:]+", "at: 11/29/2026 12:00:00", shown.stdout)
+                # An answer that is late is not counted.
+                printed = re.sub(r"received \d+ bytes", "received 161 bytes", printed)
+                self.assertEqual((printed, shown.stderr), (promised(name, run), ""), uri)
+            Path(self.folder, "client.pem").unlink()
+            for uri, error in (
+                (certified, "Forbidden"),
+                (f"ws://localhost:{port}/x", "cannot connect: run websocket_sample_server.py"),
+            ):
+                refused = run_example(name, "certificate", uri, self.folder)
+                expected = (1, f"websocket_sample: {error}\n")
+                self.assertEqual((refused.returncode, refused.stderr), expected, uri)
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=_PATIENCE)
+        promise = promised(server_name).replace("8080", port).replace("8443", secure)
+        self.assertEqual((opened, server.returncode), (promise, 0))
+
+    def test_unusable_uri_is_refused_in_one_line(self) -> None:
+        """A URI that is not absolute, a fragment, another scheme, and an unknown scenario."""
+        for words in (
+            ("text", "nonsense"),
+            ("text", "ws://localhost/#fragment"),
+            ("text", "http://localhost/"),
+            ("dance",),
+        ):
+            refused = run_example("websocket_sample.py", *words)
+            self.assertEqual(refused.returncode, 1, f"{words=}")
+            self.assertRegex(refused.stderr, r"\A(websocket_sample|usage): .+\n\Z", f"{words=}")
+
+
 class MailExampleTests(SynchronousTestCase):
     """The mail server; tests/test_outside_tools.py has its answers to clients."""
 

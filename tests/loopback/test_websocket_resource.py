@@ -1,20 +1,24 @@
-"""A WebSocket beside a web site on real connections, over HTTP."""
+"""A WebSocket beside a web site on real connections, over HTTP and HTTPS."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
+from websockets.asyncio.client import connect as connect_asyncio
 from websockets.sync.client import connect as connect_websocket
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all
+from tests.tls.peer import SERVER, client_context, twisted_options
 from tests.websocket.connections import END, REQUEST, close, text
 from twsock.protocols import WebSocketEcho, WebSocketFactory, WebSocketResource
 
+PEM = SERVER.private_key_and_cert_chain_pem.bytes()
 MIB = 1024 * 1024
 Address = tuple[str, int]
 
@@ -34,6 +38,10 @@ class BesideSite:
 
 def over_tcp(reactor: Any) -> BesideSite:
     return BesideSite(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+
+
+def over_tls(reactor: Any) -> BesideSite:
+    return BesideSite(SSL4ServerEndpoint(reactor, 0, twisted_options(PEM), interface="127.0.0.1"))
 
 
 class SiteBuilder(EveryReactor):
@@ -63,6 +71,23 @@ class SiteBuilder(EveryReactor):
             page.close()
 
         self.serve(WebSocketEcho, peer, over_tcp)
+
+    def test_web_sockets_run_over_https(self) -> None:
+        """TLS is that of the Site's endpoint; messages and the close are the same."""
+
+        async def converse(port: int) -> None:
+            # With asyncio: the client with threads uses one TLS session in two threads.
+            uri = f"wss://127.0.0.1:{port}/chat"
+            async with connect_asyncio(
+                uri, ssl=client_context(), compression=None, max_size=None
+            ) as client:
+                for message in ("Hello", "", b"\0" * MIB):
+                    await client.send(message)
+                    self.assertEqual(await client.recv(), message)
+                await client.close(3000, "done")
+            self.assertEqual(client.close_code, 3000)
+
+        self.serve(WebSocketEcho, lambda address: asyncio.run(converse(address[1])), over_tls)
 
     def test_request_and_messages_may_come_together(self) -> None:
         """A page, the request and two frames in one segment; the server ends TCP in order."""

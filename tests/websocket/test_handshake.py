@@ -254,9 +254,10 @@ class UpgradeTests(JudgementTestCase):
     """Method, version, fields of the upgrade, key and body."""
 
     def test_another_method_is_refused(self) -> None:
-        """400; the method is case-sensitive."""
+        """405 with the method that is allowed; the method is case-sensitive."""
         for method in ("POST", "HEAD", "CONNECT", "get"):
-            self.assert_refused(400, replace(PLAIN, method=method))
+            refused = self.assert_refused(405, replace(PLAIN, method=method))
+            self.assertEqual(refused.response.values("Allow"), ["GET"], method)
 
     def test_an_old_version_of_http_is_refused(self) -> None:
         """505 for HTTP/1.0, and for what is no HTTP/1 at all."""

@@ -12,7 +12,7 @@ The checks, in this order; the first that fails decides the response:
 ``Host``                             400 if it is missing, double or malformed, or contradicts
                                      the target; 421 if this server does not have that name
 ``Origin``                           403 unless absent, of the same host with any port, or listed
-method, version of HTTP, target      400 for another method than GET, 505 for HTTP/1.0, 400 for
+method, version of HTTP, target      405 for another method than GET, 505 for HTTP/1.0, 400 for
                                      a target that is no path and no URI
 body                                 400 if there is one
 ``Upgrade``, ``Connection``          426 if the request is not for a WebSocket
@@ -302,7 +302,11 @@ class RequestRules:
 def _check_method(request: Request) -> None:
     # Section 4.2.1, item 1; the method is case-sensitive (RFC 9110 section 9.1).
     if request.method != "GET":
-        raise RemoteProtocolError(f"the method is {_quote(request.method)}, not GET")
+        raise _RefusedError(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            f"the method is {_quote(request.method)}, not GET",
+            (("Allow", "GET"),),  # RFC 9110 section 15.5.6.
+        )
     if not _HTTP_1.fullmatch(request.http_version):
         raise _RefusedError(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,

@@ -20,12 +20,11 @@ from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
 from twsock._twisted import take_over_channel
-from twsock.ip.addresses import host_of
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import Refusal, refuse
 from twsock.websocket.http_message import Request
+from twsock.websocket.judging import judge_request
 from twsock.websocket.protocol import WebSocketProtocol
-from twsock.websocket.uri import is_loopback_host
 
 __all__ = ["WebSocketResource"]
 
@@ -60,9 +59,8 @@ class WebSocketResource(Resource):
     @override
     def render(self, request: Any) -> Any:
         """Judge a request: refuse it, or begin with the WebSocket."""
-        host = host_of(request.getHost())
-        is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
-        judged = self._factory.settings.rules.judge(_convert(request), is_loopback=is_loopback)
+        rules = self._factory.settings.rules
+        judged = judge_request(rules, _convert(request), request.getHost())
         if isinstance(judged, Refusal):
             return _answer_refusal(request, judged)
         channel = request.channel

@@ -8,11 +8,15 @@ the factory owns the connections.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python import usage
 from typing_extensions import override
 
@@ -28,10 +32,66 @@ from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL
 
-__all__ = ["DEFAULT_WEBSOCKET_PORT", "Options", "makeService", "websocket_service"]
+if TYPE_CHECKING:
+    from twsock.services.site import FileSite
+
+__all__ = [
+    "DEFAULT_SITE_PATH",
+    "DEFAULT_WEBSOCKET_PORT",
+    "Options",
+    "SiteService",
+    "makeService",
+    "websocket_service",
+]
 
 #: The port of the service.
 DEFAULT_WEBSOCKET_PORT: Final = 1338
+
+#: The path of the WebSockets beside a site.
+DEFAULT_SITE_PATH: Final = "/ws"
+
+
+class SiteService(StreamService):
+    """
+    Serves the files of a folder and WebSockets on the same ports; see `StreamService`.
+
+    :param factory: serves the WebSockets; it has a path.
+    :param folder: the files.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        factory: WebSocketFactory,
+        endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
+        *,
+        folder: Path,
+        drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
+    ) -> None:
+        super().__init__(reactor, factory, endpoints, drain_timeout=drain_timeout)
+        self._web_sockets = factory
+        self._folder = folder
+        self._site: FileSite | None = None
+
+    @override
+    def listen_on(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
+        # Loads the HTTP server of Twisted, which other services do not need.
+        from twsock.services.site import FileSite, SiteEndpoint
+
+        if self._site is None:
+            path = self._web_sockets.settings.rules.path or DEFAULT_SITE_PATH
+            self._site = FileSite(self._reactor, self._web_sockets, self._folder, path)
+        self._site.is_draining = False
+        wrapped: Any = SiteEndpoint(endpoint, self._site)
+        return super().listen_on(wrapped)
+
+    @override
+    async def stop(self) -> None:
+        if self._site is not None:
+            self._site.drain()
+        await super().stop()
+        if self._site is not None:
+            self._site.abort()
 
 
 class Options(StreamServiceOptions):
@@ -39,7 +99,8 @@ class Options(StreamServiceOptions):
 
     optFlags = [["compression", None, "Compress messages, if the client offers it."]]
     optParameters = [
-        ["path", None, None, "The only path that is served. [default: any path]"],
+        ["path", None, None, "The only path of WebSockets. [default: any; with --site /ws]"],
+        ["site", None, None, "Folder whose files are served over HTTP on the same ports."],
         ["max-message-size", None, None, "Largest message accepted, in bytes. [default: 1 MiB]"],
         [
             "ping-interval",
@@ -100,6 +161,31 @@ class Options(StreamServiceOptions):
                 RequestRules(**rule)
             except ValueError as error:
                 raise usage.UsageError(f"--{option}: {error}") from error
+        if self["site"] is not None:
+            self["site"] = _check_site(self["site"])
+
+    def postOptions(self) -> None:
+        """
+        Check the options, so that a mistake is reported in one line before anything starts.
+
+        :raises UsageError: when an option is invalid; names the option and what it takes.
+        """
+        super().postOptions()
+        if self["site"] is not None and self["security"] is not None:
+            raise usage.UsageError("--site is not for --tls: give an ssl: endpoint")
+
+
+def _check_site(text: str) -> Path:
+    folder = Path(text).absolute()
+    try:
+        with os.scandir(folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise usage.UsageError(f"--site: cannot read the folder {text!r}: {reason}") from error
+    if not os.access(folder, os.X_OK):
+        raise usage.UsageError(f"--site: may not open files in the folder {text!r}")
+    return folder
 
 
 def websocket_service(
@@ -107,6 +193,7 @@ def websocket_service(
     endpoints: Sequence[str] = (),
     *,
     path: str | None = None,
+    site: Path | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
     subprotocols: Sequence[str] = (),
@@ -126,6 +213,8 @@ def websocket_service(
     :param endpoints: server endpoint strings; if empty, port 1338 on the loopback addresses.
     :param path: see `WebSocketFactory`, also for ``hosts``, ``origins``, ``subprotocols`` and
         ``max_message_size``.
+    :param site: a folder whose files are served on the same ports, over HTTP; ``path`` is then
+        ``/ws`` if it is None. TLS is that of the endpoints.
     :param compression: whether to compress messages, if the client offers it.
     :param ping_interval: seconds between two pings; above 0. None for no pings.
     :param max_connections: how many may be open at once; None for `default_max_connections`.
@@ -134,14 +223,17 @@ def websocket_service(
     :param security: TLS from the first byte; None for no TLS.
     :param endpoint_settings: defaults for arguments that the strings omit; None for our own.
     :raises ValueError: when an endpoint, a name or a number cannot be used, or the policy of
-        ``security`` is not ``UpgradePolicy.IMPLICIT``. The text of the error is one line for users.
+        ``security`` is not ``UpgradePolicy.IMPLICIT``, or there are a ``site`` and ``security``.
+        The text of the error is one line for users.
     """
+    if site is not None and security is not None:
+        raise ValueError("TLS of a site is that of its endpoints")
     if security is not None and security.upgrade.policy is not UpgradePolicy.IMPLICIT:
         raise ValueError("TLS of WebSockets begins with the first byte")
     factory = WebSocketFactory(
         reactor,
         WebSocketEcho,
-        path=path,
+        path=DEFAULT_SITE_PATH if path is None and site is not None else path,
         hosts=hosts,
         origins=origins,
         subprotocols=subprotocols,
@@ -156,6 +248,8 @@ def websocket_service(
     parse = partial(parse_server_endpoint, reactor, settings=endpoint_settings)
     strings = list(endpoints) or default_endpoints(DEFAULT_WEBSOCKET_PORT)
     parsed = [(each, parse(each)) for each in strings]
+    if site is not None:
+        return SiteService(reactor, factory, parsed, folder=site, drain_timeout=drain_timeout)
     return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
 
 
@@ -167,6 +261,7 @@ def makeService(options: Options) -> IService:
         reactor,
         options["endpoints"],
         path=options["path"],
+        site=options["site"],
         hosts=options["hosts"],
         origins=options["origins"],
         subprotocols=options["subprotocols"],

@@ -251,6 +251,21 @@ class RequestRules:
             return refuse(HTTPStatus.BAD_REQUEST, str(error))
         return Acceptance(request, subprotocol, compression)
 
+    def judge_host(self, request: Request, *, is_loopback: bool) -> Refusal | None:
+        """
+        Judge only the ``Host`` of a request, as for a page beside the WebSockets.
+
+        :param is_loopback: whether the request arrived on a loopback address of this machine.
+        :returns: the refusal; None if this server has the name.
+        """
+        try:
+            self._check_host(request, is_loopback)
+        except _RefusedError as error:
+            return error.refusal
+        except RemoteProtocolError as error:
+            return refuse(HTTPStatus.BAD_REQUEST, str(error))
+        return None
+
     def _check_host(self, request: Request, is_loopback: bool) -> None:
         host = _host_of(request)
         if host in self._hosts or (is_loopback and is_loopback_host(host)):

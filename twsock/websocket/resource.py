@@ -26,7 +26,7 @@ from twsock.websocket.http_message import Request
 from twsock.websocket.judging import judge_request
 from twsock.websocket.protocol import WebSocketProtocol
 
-__all__ = ["WebSocketResource"]
+__all__ = ["WebSocketResource", "answer_refusal", "convert_request"]
 
 #: Fields that the Site writes itself: its connection may continue after a refusal.
 _OF_THE_SITE: Final = frozenset({"connection", "content-length"})
@@ -60,17 +60,17 @@ class WebSocketResource(Resource):
     def render(self, request: Any) -> Any:
         """Judge a request: refuse it, or begin with the WebSocket."""
         rules = self._factory.settings.rules
-        judged = judge_request(rules, _convert(request), request.getHost())
+        judged = judge_request(rules, convert_request(request), request.getHost())
         if isinstance(judged, Refusal):
-            return _answer_refusal(request, judged)
+            return answer_refusal(request, judged)
         channel = request.channel
         if not isinstance(channel, HTTPChannel):  # A frame of HTTP/2 has no place for ours.
-            return _answer_refusal(
+            return answer_refusal(
                 request, refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a WebSocket needs HTTP/1.1")
             )
         protocol = self._factory.buildProtocol(request.client)
         if not isinstance(protocol, WebSocketProtocol):
-            return _answer_refusal(
+            return answer_refusal(
                 request, refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
             )
         transport: Any = channel.transport
@@ -82,7 +82,7 @@ class WebSocketResource(Resource):
         return NOT_DONE_YET
 
 
-def _convert(request: Any) -> Request:
+def convert_request(request: Any) -> Request:
     """Return a request of ``twisted.web`` as the rules need it."""
     fields = request.requestHeaders.getAllRawHeaders()
     headers = [(name, value) for name, values in fields for value in values]
@@ -90,7 +90,7 @@ def _convert(request: Any) -> Request:
     return Request.from_bytes(request.method, request.uri, headers, version)
 
 
-def _answer_refusal(request: Any, refusal: Refusal) -> bytes:
+def answer_refusal(request: Any, refusal: Refusal) -> bytes:
     """Prepare the response of a refusal; return its body, which the Site sends."""
     response = refusal.response
     request.setResponseCode(response.status, HTTPStatus(response.status).phrase.encode("ascii"))

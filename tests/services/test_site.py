@@ -1,0 +1,246 @@
+"""Static files beside the WebSockets of ``twistd twsock-websocket --site``."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.services.processes import twistd
+from twsock.protocols import WebSocketEcho, WebSocketFactory
+from twsock.services.security import Security, find_development_certificate
+from twsock.services.site import MAX_PAGE_CONNECTIONS, PATIENCE, FileSite
+from twsock.services.websocket import Options, websocket_service
+from twsock.stream.upgrade import UpgradePolicy
+
+LOCAL = "tcp:0:interface=127.0.0.1"
+
+
+def get(path: str, *fields: str, method: str = "GET", host: str = "localhost") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+class Transport(StringTransport):
+    """Connects a channel in memory; an abort ends it at once."""
+
+    is_aborted = False
+
+    def abortConnection(self) -> None:
+        self.is_aborted = True
+
+
+class SiteBuilder(TestCase):
+    """A site in memory."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()) / "site"
+        (self.folder / "sub" / "bare").mkdir(parents=True)
+        (self.folder / "index.html").write_text("start")
+        (self.folder / "page.txt").write_text("0123456789")
+        (self.folder / "sub" / "index.html").write_text("sub")
+        (self.folder / ".hidden").write_text("secret")
+        (self.folder.parent / "secret").write_text("secret")
+        (self.folder / "link").symlink_to("../secret")
+        (self.folder / "inner").symlink_to("page.txt")
+        os.mkfifo(self.folder / "pipe")
+        self.clock = Clock()
+        self.factory = WebSocketFactory(self.clock, WebSocketEcho, path="/ws", max_connections=9)
+        self.site = FileSite(self.clock, self.factory, self.folder, "/ws")
+
+    def connect(self) -> tuple[Any, Transport]:
+        address = IPv4Address("TCP", "127.0.0.1", 1)
+        channel: Any = self.site.buildProtocol(address)
+        transport = Transport(hostAddress=address, peerAddress=address)
+        channel.makeConnection(transport)
+        return channel, transport
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Return the status and the body of the answer."""
+        channel, transport = self.connect()
+        channel.dataReceived(request)
+        while channel.requests:  # The reactor runs the producer of a file.
+            await deferLater(reactor, 0, lambda: None)
+        self.head, _, body = transport.value().partition(b"\r\n\r\n")
+        channel.connectionLost(Failure(ConnectionDone()))
+        return int(self.head.split()[1]), body
+
+
+class FolderTests(SiteBuilder):
+    """Only files within the folder are served."""
+
+    async def test_files_and_indexes_are_served(self) -> None:
+        """A folder is served by its index, and redirects to its path with a slash."""
+        for path, expected in (
+            ("/", (200, b"start")),
+            ("/page.txt?query", (200, b"0123456789")),
+            ("/inner", (200, b"0123456789")),
+            ("/sub/", (200, b"sub")),
+            ("/sub", (301, b"301 Moved Permanently\n")),
+        ):
+            self.assertEqual(await self.ask(get(path)), expected, f"{path=}")
+        self.assertIn(b"Location: /sub/", self.head)
+
+    async def test_nothing_else_is_served(self) -> None:
+        """No listing, no hidden file, no pipe, and nothing outside of the folder."""
+        for path in (
+            "/sub/bare/",
+            "/sub/bare",
+            "/.hidden",
+            "/link",
+            "/pipe",
+            "/../secret",
+            "/%2e%2e/secret",
+            "/..%2fsecret",
+            "/sub/%2E%2E/%2e%2e/secret",
+            "//page.txt",
+            "/page.txt/",
+            "/page.txt%00",
+            "/%ff",
+            "/" + "x" * 5000,
+            "/none",
+            "/ws",
+        ):
+            self.assertEqual(await self.ask(get(path)), (404, b"404 Not Found\n"), f"{path=}")
+
+    async def test_only_get_and_head_are_allowed(self) -> None:
+        """The answer to another method names them."""
+        self.assertEqual(await self.ask(get("/page.txt", method="HEAD")), (200, b""))
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            status, _ = await self.ask(get("/page.txt", "Content-Length: 0", method=method))
+            self.assertEqual(status, 405, method)
+            self.assertIn(b"Allow: GET, HEAD", self.head)
+
+    async def test_one_range_is_honoured(self) -> None:
+        """Several ranges, and malformed ones, have the whole file as their answer."""
+        self.assertEqual(await self.ask(get("/page.txt", "Range: bytes=2-3")), (206, b"23"))
+        for value in ("bytes=0-,0-", "bytes=-99", "bytes=\xff", "lines=1-2"):
+            answer = await self.ask(get("/page.txt", f"Range: {value}"))
+            self.assertEqual(answer, (200, b"0123456789"), value)
+
+    async def test_rebound_name_is_refused(self) -> None:
+        """The rules for Host on a loopback address hold for pages as well."""
+        status, body = await self.ask(get("/page.txt", host="attacker.example"))
+        self.assertEqual(status, 421)
+        self.assertNotIn(b"0123", body)
+        status, _ = await self.ask(b"GET /page.txt HTTP/1.1\r\n\r\n")
+        self.assertEqual(status, 400)
+
+
+class LimitTests(SiteBuilder):
+    """Connections of HTTP are bounded in number and in time."""
+
+    def test_connections_count_for_the_limit(self) -> None:
+        """Each counts twice, as it may hold a file; further ones are aborted."""
+        opened = [self.connect() for _ in range(6)]
+        self.assertEqual([t.is_aborted for _, t in opened], [False] * 5 + [True])
+
+    def test_pages_have_a_limit_of_their_own(self) -> None:
+        """Without a limit of the factory as well."""
+        self.factory.group.max_connections = None
+        opened = [self.connect()[1] for _ in range(MAX_PAGE_CONNECTIONS + 1)]
+        self.assertEqual(sum(each.is_aborted for each in opened), 1)
+
+    def test_slow_request_is_aborted(self) -> None:
+        """Bytes without an end of the request are no progress."""
+        channel, transport = self.connect()
+        channel.dataReceived(b"GET / HTTP/1.1\r\n")
+        for _ in range(PATIENCE):
+            channel.dataReceived(b"a: b\r\n")
+            self.clock.advance(1)
+        self.assertTrue(transport.is_aborted)
+
+    def test_answered_requests_extend_the_time(self) -> None:
+        """An idle connection ends later."""
+        channel, transport = self.connect()
+        self.clock.advance(PATIENCE - 1)
+        channel.dataReceived(get("/none"))
+        self.clock.advance(1)
+        self.assertFalse(transport.is_aborted)
+        self.clock.advance(PATIENCE)
+        self.assertTrue(transport.is_aborted)
+
+    def test_large_body_is_aborted(self) -> None:
+        """A body is dropped up to 64 KiB."""
+        for size, expected in ((65_536, False), (65_537, True)):
+            channel, transport = self.connect()
+            channel.dataReceived(get("/", "Content-Length: 99999999", method="PUT"))
+            channel.dataReceived(b"x" * size)
+            self.assertEqual(transport.is_aborted, expected, size)
+
+    def test_an_end_leaves_no_timer(self) -> None:
+        """A lost connection is forgotten."""
+        channel, _ = self.connect()
+        channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((self.clock.getDelayedCalls(), self.site.channels), ([], set()))
+
+
+class OptionTests(SynchronousTestCase):
+    """``--site`` is checked before any port is opened."""
+
+    def refuse(self, *arguments: str) -> str:
+        return str(self.assertRaises(UsageError, Options().parseOptions, list(arguments)))
+
+    def test_folder_has_to_be_readable(self) -> None:
+        """A missing folder, a file, and a folder without permission."""
+        missing = self.mktemp()
+        self.assertIn("No such file or directory", self.refuse("--site", missing))
+        Path(missing).write_text("")
+        self.assertIn("Not a directory", self.refuse("--site", missing))
+        self.patch(os, "access", lambda *_: False)
+        self.assertIn("may not open files", self.refuse("--site", "."))
+
+    def test_tls_is_that_of_the_endpoints(self) -> None:
+        """The line names the alternative."""
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
+        self.assertIn("ssl: endpoint", self.refuse("--site", ".", "--tls"))
+        security = Security([find_development_certificate()], UpgradePolicy.IMPLICIT)
+        with self.assertRaisesRegex(ValueError, "endpoints"):
+            websocket_service(Clock(), [LOCAL], site=Path(), security=security)
+
+
+class TwistdTests(SynchronousTestCase):
+    """Real processes."""
+
+    def test_missing_folder_is_one_line_with_status_1(self) -> None:
+        """``--check`` reports it."""
+        with twistd("twsock-websocket", "--site", "nowhere", "--check") as server:
+            self.assertEqual(server.wait(), 1)
+        reason = "--site: cannot read the folder 'nowhere': No such file or directory"
+        self.assertEqual(server.log, f"twsock: {reason}\n")
+
+    def test_files_and_web_sockets_share_a_port(self) -> None:
+        """On SIGTERM WebSockets receive the code 1001, and an idle page connection ends."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "index.html").write_bytes(b"start" * 100_000)
+        with twistd("twsock-websocket", "--endpoint", LOCAL, "--site", str(folder)) as server:
+            (port,) = server.wait_for_ports()
+            page = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            page.request("GET", "/")
+            self.assertEqual(page.getresponse().read(), b"start" * 100_000)
+            with connect(f"ws://127.0.0.1:{port}/ws") as client:
+                client.send("Hello")
+                self.assertEqual(client.recv(30), "Hello")
+                server.terminate()
+                with self.assertRaises(ConnectionClosed) as caught:
+                    client.recv(30)
+                assert caught.exception.rcvd is not None
+                self.assertEqual(caught.exception.rcvd.code, 1001)
+            assert page.sock is not None
+            self.assertEqual(page.sock.recv(1), b"")
+            page.close()
+            server.wait()
+            self.assertNotIn("Traceback", server.log)

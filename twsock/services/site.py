@@ -1,0 +1,281 @@
+"""
+Static files beside the WebSockets of a service: endpoint → **site** → files and WebSockets.
+
+`twsock.services.websocket` loads this module with ``--site``. The HTTP server is that of Twisted.
+The site owns the connections of HTTP; an accepted WebSocket leaves the site for its factory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.static import File
+from typing_extensions import override
+
+from twsock.ip.addresses import host_of
+from twsock.websocket.factory import WebSocketFactory
+from twsock.websocket.handshake import refuse
+from twsock.websocket.resource import WebSocketResource, answer_refusal, convert_request
+from twsock.websocket.uri import is_loopback_host
+
+__all__ = ["MAX_PAGE_CONNECTIONS", "PATIENCE", "FileSite", "SiteEndpoint"]
+
+#: The most connections of HTTP at once; further ones are closed.
+MAX_PAGE_CONNECTIONS: Final = 256
+
+#: Seconds between two checks that a connection of HTTP has made progress.
+PATIENCE: Final = 30
+
+#: The largest body of a request, in bytes; no request needs one, and all bodies are dropped.
+_MAX_BODY: Final = 64 * 1024
+
+#: The form of ``Range`` that is honoured. Many ranges in one request multiply the response.
+_ONE_RANGE: Final = re.compile(rb"bytes=[0-9]{1,18}-[0-9]{0,18}")
+
+_INDEX: Final = "index.html"
+
+
+class FileSite(Site):
+    """
+    Serves the files of a folder, and WebSockets at one path.
+
+    A connection of HTTP is aborted if it neither completes a request nor takes a part of a response
+    for `PATIENCE` seconds, at the latest after twice this time.
+
+    :param reactor: measures the times.
+    :param factory: serves the WebSockets; its rules decide about ``Host``, and its limit on
+        connections includes those of the site.
+    :param folder: the files; nothing outside of it is served.
+    :param path: the path of the WebSockets.
+    """
+
+    noisy = False
+    displayTracebacks = False  # noqa: N815 - an attribute of Twisted's Site
+
+    def __init__(self, reactor: Any, factory: WebSocketFactory, folder: Path, path: str) -> None:
+        super().__init__(_Root(self, factory, folder, path), _Request, reactor=reactor)
+        # Twisted's default also speaks HTTP/2, where a WebSocket cannot begin.
+        self.protocol: Any = _Channel
+        self.timeOut = None
+        self.clock = reactor
+        self.channels: set[_Channel] = set()
+        self.is_draining = False
+        self._factory = factory
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further connection may stay open."""
+        limit = self._factory.group.max_connections
+        # Each connection may hold a file as well, so it counts twice.
+        used = 2 * len(self.channels) + len(self._factory.group)
+        return len(self.channels) < MAX_PAGE_CONNECTIONS and (limit is None or used < limit)
+
+    def drain(self) -> None:
+        """Close idle connections now, and the others after their response."""
+        self.is_draining = True
+        for channel in list(self.channels):
+            if not channel.requests:
+                channel.loseConnection()
+
+    def abort(self) -> None:
+        """Abort all connections."""
+        for channel in list(self.channels):
+            channel.abort()
+
+    @override
+    def log(self, request: Any) -> None:
+        """Log no line for each request."""
+
+
+class SiteEndpoint:
+    """
+    Listens for a site in place of the factory of WebSockets, which puts its limits on the port.
+
+    :param endpoint: opens the port.
+    :param site: serves its connections.
+    """
+
+    def __init__(self, endpoint: IStreamServerEndpoint, site: FileSite) -> None:
+        self._endpoint = endpoint
+        self._site = site
+
+    def listen(self, _factory: Factory) -> Deferred[IListeningPort]:
+        """Open the port."""
+        listening: Deferred[IListeningPort] = self._endpoint.listen(self._site)
+        return listening
+
+
+class _Channel(HTTPChannel):
+    """A connection of HTTP that has to make progress."""
+
+    site: FileSite
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_progress = False
+        self._watch = LoopingCall(self._check)
+
+    @override
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        if not self.site.has_room:
+            self.abort()
+            return
+        self.site.channels.add(self)
+        self._watch.clock = self.site.clock
+        self._watch.start(PATIENCE, now=False)
+
+    @override
+    def write(self, data: bytes) -> None:
+        self._has_progress = True
+        super().write(data)
+
+    @override
+    def requestDone(self, request: Any) -> None:
+        self._has_progress = True
+        super().requestDone(request)
+
+    @override
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        return not self.site.is_draining and bool(super().checkPersistence(request, version))
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.release()
+        super().connectionLost(reason)
+
+    def abort(self) -> None:
+        """End the connection without waiting for the peer."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def release(self) -> None:
+        """End the watch: the connection ended, or is that of a WebSocket."""
+        self.site.channels.discard(self)
+        if self._watch.running:
+            self._watch.stop()
+
+    def _check(self) -> None:
+        if not self._has_progress:
+            self.abort()
+        self._has_progress = False
+
+
+class _Request(Request):
+    """Drops the body."""
+
+    _size = 0
+
+    @override
+    def gotLength(self, length: int | None) -> None:
+        self.content = io.BytesIO()
+
+    @override
+    def handleContentChunk(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > _MAX_BODY:
+            channel: Any = self.channel
+            channel.abort()
+
+
+class _Root(Resource):
+    """All paths of a site."""
+
+    isLeaf = True  # noqa: N815 - an attribute of Twisted's Resource
+
+    def __init__(self, site: FileSite, factory: WebSocketFactory, folder: Path, path: str) -> None:
+        super().__init__()
+        self._site = site
+        self._rules = factory.settings.rules
+        self._web_sockets = WebSocketResource(factory)
+        self._folder = folder
+        self._path = path
+
+    # Called by Twisted.
+
+    @override
+    def render(self, request: Any) -> Any:
+        """Answer a request."""
+        converted = convert_request(request)
+        host = host_of(request.getHost())
+        is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
+        refusal = self._rules.judge_host(converted, is_loopback=is_loopback)
+        if refusal is not None:
+            return answer_refusal(request, refusal)
+        if converted.path == self._path and converted.has_token("Upgrade", "websocket"):
+            return self._begin_web_socket(request)
+        request.setHeader(b"X-Content-Type-Options", b"nosniff")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"Allow", b"GET, HEAD")
+            return _fail(request, HTTPStatus.METHOD_NOT_ALLOWED)
+        return self._send_file(request)
+
+    def _begin_web_socket(self, request: Any) -> Any:
+        if self._site.is_draining:
+            reason = "the server stops"
+            return answer_refusal(request, refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason))
+        channel = request.channel
+        answer = self._web_sockets.render(request)
+        if answer is NOT_DONE_YET:
+            channel.release()
+        return answer
+
+    def _send_file(self, request: Any) -> Any:
+        found = _find(self._folder, request.postpath)
+        if found is None:
+            return _fail(request, HTTPStatus.NOT_FOUND)
+        if found.name == _INDEX and request.postpath[-1] not in (b"", _INDEX.encode()):
+            # Relative links of the page need the slash. A path has no empty segment in its midst,
+            # so that this is no link to another host.
+            request.setHeader(b"Location", request.path + b"/")
+            return _fail(request, HTTPStatus.MOVED_PERMANENTLY)
+        if not _ONE_RANGE.fullmatch(request.getHeader(b"Range") or b""):
+            request.requestHeaders.removeHeader(b"Range")
+        try:
+            return File(str(found), defaultType="application/octet-stream").render_GET(request)
+        except OSError:  # Removed or replaced since it was found, or no descriptor is left.
+            return _fail(request, HTTPStatus.NOT_FOUND)
+
+
+def _find(folder: Path, segments: list[bytes]) -> Path | None:
+    """Return the file of a request's decoded path; None if there is none to be served."""
+    names = [segment.decode("utf-8", "replace") for segment in segments]
+    if names and not names[-1]:
+        names.pop()
+    # Names that begin with a dot are "..", and files such as .git that are not meant for visitors.
+    if any(not name or name[0] == "." or "/" in name or "\0" in name for name in names):
+        return None
+    try:
+        found = folder.joinpath(*names)
+        if found.is_dir():
+            found = found / _INDEX
+        elif segments and not segments[-1]:
+            return None
+        target = Path(os.path.realpath(found))
+        # The open of a pipe would block the reactor.
+        is_file = stat.S_ISREG(target.stat().st_mode) and os.access(target, os.R_OK)
+    except (OSError, ValueError):
+        return None
+    is_inside = target.is_relative_to(os.path.realpath(folder))
+    # The name of the link, not that of its target, decides about the type and the redirect.
+    return found if is_file and is_inside else None
+
+
+def _fail(request: Any, status: HTTPStatus) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+    return f"{status.value} {status.phrase}\n".encode()

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "flush": "what a long stream in small writes costs",
     "relay": "what a proxy costs that passes bytes on in both directions",
     "framing": "what it costs to decode frames, for each byte",
+    "websocket": "what an echoed WebSocket message costs a server",
     "websocket-core": "what it costs to decode and to encode a WebSocket message",
     "values": "what it costs to read and to write a record of four values",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",

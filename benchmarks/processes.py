@@ -45,7 +45,7 @@ class Program:
     :ivar key: its name on the command line.
     :ivar module: its module in `benchmarks.programs`.
     :ivar arguments: its command line.
-    :ivar package: a package that it needs.
+    :ivar packages: the packages that it needs.
     :ivar executable: a program on the search path that it needs.
     """
 
@@ -53,7 +53,7 @@ class Program:
     title: str
     module: str
     arguments: tuple[str, ...] = ()
-    package: str | None = None
+    packages: tuple[str, ...] = ()
     executable: str | None = None
 
     @property
@@ -63,8 +63,10 @@ class Program:
 
     def why_not(self) -> str | None:
         """Return why it cannot run here; None when it can."""
-        if self.package is not None and importlib.util.find_spec(self.package) is None:
-            return f"the package {self.package} is not installed"
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                install = "pip install --editable '.[benchmarks]'"
+                return f"the package {package} is not installed ({install} installs it)"
         if self.executable is not None and shutil.which(self.executable) is None:
             return f"the program {self.executable} is not installed"
         return None

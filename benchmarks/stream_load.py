@@ -1,32 +1,48 @@
 """
 The load of `benchmarks.stream`: frames that are kept in flight on connections to one server.
 
-In memory is a piece of the byte stream, long enough to send and to compare from any point.
-`measure` also serves `benchmarks.datagram_load`.
+In memory is a piece of the byte stream in each direction, long enough to send and to compare from
+any point. `EchoLoad` also serves `benchmarks.websocket_load`, whose answers differ from what is
+sent; `measure` also serves `benchmarks.datagram_load`.
 """
 
 from __future__ import annotations
 
 import random
 import select
+import socket
 import ssl
 import time
 import typing
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
-from benchmarks.connections import STALLED, connect, encode_frame
+from benchmarks.connections import STALLED, Client, connect, encode_frame
 from benchmarks.kernel import cpu_time, resident_memory
 from benchmarks.processes import MeasurementError
 from benchmarks.tls_client import TlsClient
 
-__all__ = ["MAX_FRAMES", "Case", "Load", "StreamLoad", "measure"]
+__all__ = [
+    "MAX_FRAMES",
+    "MIN_DIFFERENT",
+    "Case",
+    "EchoLoad",
+    "Load",
+    "LoadClient",
+    "PlainClient",
+    "Repeated",
+    "StreamLoad",
+    "measure",
+    "open_all",
+]
 
 #: A run ends after this many frames: far more than a core can send in a minute.
 MAX_FRAMES: Final = 200_000_000
 #: Different frames that a stream is made of, at least.
-_MIN_DIFFERENT: Final = 4
+MIN_DIFFERENT: Final = 4
 #: Seconds to wait until a server that has answered everything sleeps.
 _SETTLE: Final = 0.005
 #: The duration of the warm-up, as a part of that of the measurement.
@@ -54,56 +70,202 @@ class Case:
         return title if self.connections == 1 else f"{title} on each of {self.connections}"
 
 
+class Repeated:
+    """
+    Messages that repeat for ever, and the bytes of any window of them.
+
+    :param messages: as they are on the wire.
+    :param window: how many of them are sent or received at once, at most.
+
+    :ivar period: bytes until the messages repeat.
+    :ivar stream: the bytes of one period, and of a window behind it.
+    """
+
+    def __init__(self, messages: Sequence[bytes], window: int) -> None:
+        self._ends = list(accumulate(map(len, messages)))
+        self._count = len(messages)
+        self.period = self._ends[-1]
+        rounds = -(-window // self._count)
+        self.stream = b"".join(messages) * (1 + rounds)
+
+    def offset(self, number: int) -> int:
+        """Return how many bytes the first ``number`` messages have."""
+        rounds, rest = divmod(number, self._count)
+        return rounds * self.period + (self._ends[rest - 1] if rest else 0)
+
+    def count(self, offset: int) -> int:
+        """Return how many messages are complete after ``offset`` bytes."""
+        rounds, rest = divmod(offset, self.period)
+        return rounds * self._count + bisect_right(self._ends, rest)
+
+
+class PlainClient:
+    """A non-blocking connection in plaintext."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.fileno = connection.fileno
+        self.send: Callable[[memoryview], int] = connection.send
+        self.receive_into: Callable[[memoryview], int] = connection.recv_into
+        self.close = connection.close
+
+
+class LoadClient(Client, typing.Protocol):
+    """A client that can be closed."""
+
+    def close(self) -> object:
+        """Close the socket."""
+
+
 class _Connection:
     __slots__ = (
-        "is_blocked",
-        "owed",
-        "partial",
-        "receive_into",
-        "send",
-        "sent",
-        "socket",
-        "verified",
-    )
+        "client", "is_blocked", "owed", "receive_into", "received", "send", "sent", "started",
+        "whole",
+    )  # fmt: skip
 
-    receive_into: Callable[[memoryview], int]
-    send: Callable[[memoryview], int]
-
-    def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
-        self.socket = connect(port)
-        if context is None:
-            self.socket.setblocking(False)
-            self.receive_into = self.socket.recv_into
-            self.send = self.socket.send
-        else:
-            try:
-                secure = TlsClient(self.socket, context)
-            except BaseException:
-                self.socket.close()
-                raise
-            self.receive_into = secure.receive_into
-            self.send = secure.send
+    def __init__(self, client: LoadClient) -> None:
+        self.client = client
+        self.receive_into = client.receive_into
+        self.send = client.send
+        #: Messages of which the sending has begun, or is due.
+        self.started = 0
         #: Bytes still to be sent.
         self.owed = 0
         #: Whether some of them wait for room in the kernel.
         self.is_blocked = False
-        #: Bytes received of a frame that is not whole yet.
-        self.partial = 0
-        #: Where in the repeating stream the next byte to send, and the next to arrive, are.
+        #: Bytes sent and received so far.
         self.sent = 0
-        self.verified = 0
+        self.received = 0
+        #: Messages that came back completely.
+        self.whole = 0
 
 
-class StreamLoad:
+class EchoLoad:
     """
-    Connections on which a fixed number of frames is under way.
+    Connections on which a fixed number of messages is under way.
 
-    All frames of a case have the same size, and a few different contents that repeat. So the whole
-    stream repeats, and both what to send and what to expect are slices of one piece of it.
+    A case has a few different messages that repeat. So the whole stream repeats in each direction,
+    and both what to send and what to expect are slices of one piece of it.
 
+    :param clients: the connections, which `close` closes.
+    :param outgoing: what is sent on each connection.
+    :param incoming: the answers; the same object if the server sends back what it received.
+    :param window: messages in flight on each connection.
     :param sleeps: whether to sleep until something arrives. Otherwise it asks the kernel again and
         again, so that the server's core does not have to wake this one: on a virtual machine that
         is dear, and a server is charged for it though it is no work of its own.
+    """
+
+    def __init__(
+        self,
+        clients: Iterable[LoadClient],
+        outgoing: Repeated,
+        incoming: Repeated,
+        window: int,
+        *,
+        sleeps: bool,
+    ) -> None:
+        self._sleeps = sleeps
+        self._window = window
+        self._outgoing = outgoing
+        self._outgoing_view = memoryview(outgoing.stream)
+        self._incoming = incoming
+        # No more than a window arrives at once.
+        self._buffer = memoryview(bytearray(len(incoming.stream) - incoming.period))
+        self._epoll = select.epoll()
+        self._connections: dict[int, _Connection] = {}
+        for client in clients:
+            self._connections[client.fileno()] = _Connection(client)
+            self._epoll.register(client.fileno(), select.EPOLLIN)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._epoll.close()
+        for connection in self._connections.values():
+            connection.client.close()
+
+    def run(self, seconds: float) -> int:
+        """
+        Keep the windows full for some time, then let them run empty.
+
+        :returns: how many messages came back; all that were sent did.
+        :raises MeasurementError: when the server sent something else or too much, nothing for
+            `STALLED` seconds, or hung up.
+        """
+        for connection in self._connections.values():
+            self._send_more(connection, self._window)
+        in_flight = self._window * len(self._connections)
+        returned = 0
+        wait = STALLED if self._sleeps else 0
+        now = answered = time.monotonic()
+        end = now + seconds
+        while in_flight > 0:
+            events = self._epoll.poll(wait)
+            now = time.monotonic()
+            if not events:
+                if now - answered >= STALLED:
+                    raise MeasurementError(f"no answer for {STALLED:g} s, {in_flight} are due")
+                continue
+            answered = now
+            is_over = now >= end or returned >= MAX_FRAMES
+            for descriptor, mask in events:
+                connection = self._connections[descriptor]
+                if mask & ~select.EPOLLOUT:
+                    count = self._receive(connection)
+                    returned += count
+                    if is_over:
+                        in_flight -= count
+                    elif count:
+                        self._send_more(connection, count)
+                        continue
+                if connection.owed:
+                    self._send(connection)
+        for connection in self._connections.values():
+            if connection.received != self._incoming.offset(connection.started):
+                raise MeasurementError("more came back than was sent")
+        return returned
+
+    def _receive(self, connection: _Connection) -> int:
+        """Receive and compare; return how many messages are complete now that were not before."""
+        try:
+            size = connection.receive_into(self._buffer)
+        except BlockingIOError:
+            return 0  # A part of a record, or one that carries no data.
+        if not size:
+            raise MeasurementError("the server hung up")
+        at = connection.received
+        # The one comparison of bytes in Python that copies nothing and runs at memory speed.
+        if not self._incoming.stream.startswith(self._buffer[:size], at % self._incoming.period):
+            raise MeasurementError("the answer differs from what was sent")
+        connection.received = at + size
+        whole = self._incoming.count(at + size)
+        before, connection.whole = connection.whole, whole
+        return whole - before
+
+    def _send_more(self, connection: _Connection, count: int) -> None:
+        connection.started += count
+        connection.owed = self._outgoing.offset(connection.started) - connection.sent
+        self._send(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        at = connection.sent % self._outgoing.period
+        try:
+            size = connection.send(self._outgoing_view[at : at + connection.owed])
+        except BlockingIOError:
+            size = 0
+        connection.sent += size
+        connection.owed -= size
+        if connection.is_blocked != (connection.owed > 0):
+            connection.is_blocked = not connection.is_blocked
+            events = select.EPOLLIN | (select.EPOLLOUT if connection.is_blocked else 0)
+            self._epoll.modify(connection.client.fileno(), events)
+
+
+class StreamLoad(EchoLoad):
+    """
+    Frames in flight, with random contents.
+
+    :param sleeps: see `EchoLoad`.
     :param context: the settings of TLS; None for plaintext.
     """
 
@@ -115,108 +277,35 @@ class StreamLoad:
         sleeps: bool,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self._sleeps = sleeps
-        self._frame = 4 + case.payload
-        self._window = case.window * self._frame
-        count = max(case.window, _MIN_DIFFERENT)
         chance = random.Random(0)
-        frames = b"".join(encode_frame(chance.randbytes(case.payload)) for _ in range(count))
-        self._period = len(frames)
-        # No more than a window is ever sent or received at once, from anywhere in the period.
-        self._stream = frames + (frames * 2)[: self._window]
-        self._outgoing = memoryview(self._stream)
-        self._incoming = memoryview(bytearray(self._window))
-        self._epoll = select.epoll()
-        self._connections: dict[int, _Connection] = {}
-        try:
-            for _ in range(case.connections):
-                connection = _Connection(port, context)
-                self._connections[connection.socket.fileno()] = connection
-                self._epoll.register(connection.socket, select.EPOLLIN)
-        except BaseException:
-            self.close()
-            raise
+        count = max(case.window, MIN_DIFFERENT)
+        frames = [encode_frame(chance.randbytes(case.payload)) for _ in range(count)]
+        stream = Repeated(frames, case.window)
+        clients = open_all(lambda: _open(port, context), case.connections)
+        super().__init__(clients, stream, stream, case.window, sleeps=sleeps)
 
-    def close(self) -> None:
-        """End the connections."""
-        self._epoll.close()
-        for connection in self._connections.values():
-            connection.socket.close()
 
-    def run(self, seconds: float) -> int:
-        """
-        Keep the windows full for some time, then let them run empty.
+def _open(port: int, context: ssl.SSLContext | None) -> LoadClient:
+    connection = connect(port)
+    if context is None:
+        return PlainClient(connection)
+    try:
+        return TlsClient(connection, context)
+    except BaseException:
+        connection.close()
+        raise
 
-        :returns: how many frames came back; all that were sent did.
-        :raises MeasurementError: when the server sent something else or too much, nothing for
-            `STALLED` seconds, or hung up.
-        """
-        for connection in self._connections.values():
-            connection.owed = self._window
-            self._send(connection)
-        in_flight = self._window * len(self._connections)
-        to_send = MAX_FRAMES * self._frame
-        received = 0
-        wait = STALLED if self._sleeps else 0
-        now = answered = time.monotonic()
-        end = now + seconds
-        while in_flight > 0:
-            events = self._epoll.poll(wait)
-            now = time.monotonic()
-            if not events:
-                if now - answered >= STALLED:
-                    raise MeasurementError(
-                        f"no answer for {STALLED:g} s, {in_flight} bytes are due"
-                    )
-                continue
-            answered = now
-            is_over = now >= end or received >= to_send
-            for descriptor, mask in events:
-                connection = self._connections[descriptor]
-                if mask & ~select.EPOLLOUT:
-                    size, whole = self._receive(connection)
-                    received += size
-                    if is_over:
-                        in_flight -= size
-                    else:
-                        # Bytes of a frame not yet whole are due again once it is.
-                        in_flight += whole - size
-                        connection.owed += whole
-                if connection.owed:
-                    self._send(connection)
-        if in_flight:
-            raise MeasurementError("more came back than was sent")
-        return received // self._frame
 
-    def _receive(self, connection: _Connection) -> tuple[int, int]:
-        """Receive and compare; return the size, and that of the frames completed by it."""
-        try:
-            size = connection.receive_into(self._incoming)
-        except BlockingIOError:
-            return 0, 0  # A part of a record, or one that carries no data.
-        if not size:
-            raise MeasurementError("the server hung up")
-        at = connection.verified
-        # The one comparison of bytes in Python that copies nothing and runs at memory speed.
-        if not self._stream.startswith(self._incoming[:size], at):
-            raise MeasurementError("the answer differs from what was sent")
-        connection.verified = (at + size) % self._period
-        size_so_far = connection.partial + size
-        connection.partial = size_so_far % self._frame
-        return size, size_so_far - connection.partial
-
-    def _send(self, connection: _Connection) -> None:
-        at = connection.sent
-        try:
-            size = connection.send(self._outgoing[at : at + connection.owed])
-        except BlockingIOError:
-            size = 0
-        connection.sent = (at + size) % self._period
-        connection.owed -= size
-        if connection.is_blocked != (connection.owed > 0):
-            connection.is_blocked = not connection.is_blocked
-            events = select.EPOLLIN | (select.EPOLLOUT if connection.is_blocked else 0)
-            self._epoll.modify(connection.socket, events)
+def open_all(open_one: Callable[[], LoadClient], count: int) -> list[LoadClient]:
+    """Open connections; close all of them if one fails."""
+    clients: list[LoadClient] = []
+    try:
+        clients.extend(open_one() for _ in range(count))
+    except BaseException:
+        for client in clients:
+            client.close()
+        raise
+    return clients
 
 
 class Load(typing.Protocol):

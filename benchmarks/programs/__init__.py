@@ -27,6 +27,9 @@ __all__ = [
     "STREAM_SERVERS",
     "TLS_SERVERS",
     "WEBSOCKET_CORES",
+    "WEBSOCKET_REFERENCES",
+    "WEBSOCKET_SERVERS",
+    "WITHOUT_DEFLATE",
 ]
 
 #: The server of streams that ratios refer to.
@@ -40,7 +43,7 @@ _UVLOOP: Final = "--uvloop"
 
 
 def _on_uvloop(key: str, title: str, *arguments: str) -> Program:
-    return Program(key, title, "asyncio_echo", (*arguments, _UVLOOP), package="uvloop")
+    return Program(key, title, "asyncio_echo", (*arguments, _UVLOOP), packages=("uvloop",))
 
 
 def _some(programs: tuple[Program, ...], *keys: str) -> tuple[Program, ...]:
@@ -67,6 +70,34 @@ def _decoders(prefix: str, title: str, form: str) -> tuple[Program, ...]:
             (size, "1048576" if size == "1" else "67108864", form),
         )
         for key, (words, size) in sizes.items()
+    )
+
+
+def _web_socket(key: str, title: str, *arguments: str) -> tuple[Program, Program]:
+    """Return a server of twsock on WebSockets, and the same where masks are in Python."""
+    module = "twsock_websockets"
+    return (
+        Program(key, f"twsock {title}", module, arguments, packages=("websockets",)),
+        Program(
+            f"{key}-python",
+            f"twsock {title}, without speedups",
+            "without_speedups",
+            (module, *arguments),
+        ),
+    )
+
+
+def _peer(module: str, library: str, title: str, *packages: str) -> Program:
+    return Program(library, title, module, (library,), packages=packages)
+
+
+def _peer_on_uvloop(library: str) -> Program:
+    return Program(
+        f"{library}-uvloop",
+        f"{library} on uvloop",
+        "asyncio_websockets",
+        (library, _UVLOOP),
+        packages=(library, "uvloop"),
     )
 
 
@@ -180,7 +211,27 @@ WEBSOCKET_CORES: Final = (
         "websockets, Sans-I/O",
         "websocket_core",
         ("websockets",),
-        package="websockets",
+        packages=("websockets",),
     ),
-    Program("wsproto", "wsproto", "websocket_core", ("wsproto",), package="wsproto"),
+    Program("wsproto", "wsproto", "websocket_core", ("wsproto",), packages=("wsproto",)),
 )
+
+#: Servers of WebSockets.
+WEBSOCKET_SERVERS: Final = (
+    *_web_socket("echo", "WebSocketEcho"),
+    *_web_socket("echo-lean", "WebSocketEcho, --reactor=twsock", _LEAN),
+    *_web_socket("sockets", "WebSocketListener", "--sockets"),
+    *_web_socket("sockets-lean", "WebSocketListener, --reactor=twsock", "--sockets", _LEAN),
+    _peer("asyncio_websockets", "websockets", "websockets on asyncio", "websockets"),
+    _peer_on_uvloop("websockets"),
+    _peer("asyncio_websockets", "aiohttp", "aiohttp on asyncio", "aiohttp"),
+    _peer_on_uvloop("picows"),
+    _peer("twisted_websockets", "autobahn", "autobahn on Twisted", "autobahn"),
+    _peer("twisted_websockets", "twisted", "Twisted's own WebSocketResource", "wsproto"),
+)
+
+#: The servers of WebSockets that ratios refer to.
+WEBSOCKET_REFERENCES: Final = ("websockets", "picows-uvloop")
+
+#: Keys of the servers of WebSockets that compress nothing.
+WITHOUT_DEFLATE: Final = frozenset({"picows-uvloop", "twisted"})

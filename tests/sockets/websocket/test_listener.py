@@ -81,7 +81,7 @@ class WebSocketListenerTests(OnEveryReactor):
             await near.connect(uri(listener))
             async for accepted in listener:
                 await accepted.send("first")
-                await accepted.close(4000, "enough")
+                accepted.close(4000, "enough")  # Its end waits until the client has read.
                 break
             self.assertEqual(await near.receive(timeout=30), "first")
             failure: Any = await failure_of(near.receive(timeout=30))

@@ -48,3 +48,10 @@ class JudgingTests(SynchronousTestCase):
     def test_subprotocol_that_is_not_offered_is_an_error(self) -> None:
         """:rfc:`6455`, section 4.2.2: the client has to offer it."""
         self.assertRaises(ValueError, apply_choice, "c", Acceptance(request()))
+
+    def test_decision_of_another_type_is_an_error(self) -> None:
+        """A hook that returns whether to accept would else accept what it refuses."""
+        given = Acceptance(request())
+        for wrong in (True, False, 403, b"a"):
+            with self.assertRaises(TypeError, msg=repr(wrong)):
+                apply_choice(wrong, given)  # type: ignore[arg-type]

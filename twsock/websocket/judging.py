@@ -46,9 +46,15 @@ def apply_choice(choice: Choice, acceptance: Acceptance) -> Acceptance | Refusal
     Combine the decision of the application with that of the rules, which decide on compression.
 
     :raises ValueError: when the client does not offer the chosen subprotocol.
+    :raises TypeError: when the decision has another type, such as ``bool``.
     """
     if isinstance(choice, Acceptance):
         return dataclasses.replace(choice, compression=acceptance.compression)
     if isinstance(choice, str):
         return dataclasses.replace(acceptance, subprotocol=choice)
-    return acceptance if choice is None else choice
+    if choice is None:
+        return acceptance
+    if isinstance(choice, Refusal):
+        return choice
+    name = type(choice).__name__
+    raise TypeError(f"a request is judged by None, str, Acceptance or Refusal, not {name}")

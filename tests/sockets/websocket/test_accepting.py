@@ -85,13 +85,17 @@ class AcceptingTests(SynchronousTestCase):
         async def raise_later(_request: object) -> None:
             raise ZeroDivisionError("secret")
 
-        for hook in (raise_now, raise_later):
+        def decide_wrongly(_request: object) -> Any:
+            return True
+
+        for hook in (raise_now, raise_later, decide_wrongly):
             one = Accepted(judge=hook)
             one.receive(REQUEST)
             sent = one.sent()
             self.assertEqual(sent[9:12], b"500", hook)
             self.assertNotIn(b"secret", sent, hook)
-            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1, hook)
+            self.assertTrue(one.transport.disconnecting, hook)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, TypeError)), 1, hook)
 
     def test_loss_cancels_the_hook(self) -> None:
         """The application gets no WebSocket."""

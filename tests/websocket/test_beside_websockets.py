@@ -41,12 +41,12 @@ else:
     _WHY_NOT = None
 
 #: The limit of a message, in bytes, of both.
-_LIMIT: Final = 1000
+LIMIT: Final = 1000
 
 #: More than any frame within the limit needs, text in itself, and a violation for both: opcode 15.
-_END: Final = b"\x7f" * (_LIMIT + 100)
+_END: Final = b"\x7f" * (LIMIT + 100)
 
-_EXAMPLES: Final = 2000 if THOROUGH else 200
+EXAMPLES: Final = 2000 if THOROUGH else 200
 
 
 class Difference(enum.Enum):
@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
 
 
 def decode_with_ours(stream: bytes, step: int, is_server: bool) -> Outcome:
-    decoder = MessageDecoder(is_server=is_server, max_message_size=_LIMIT)
+    decoder = MessageDecoder(is_server=is_server, max_message_size=LIMIT)
     found: list[tuple[int, bytes]] = []
     try:
         for piece in pieces(stream, step):
@@ -93,7 +93,7 @@ def decode_with_ours(stream: bytes, step: int, is_server: bool) -> Outcome:
 
 def decode_with_theirs(stream: bytes, step: int, is_server: bool) -> Outcome:
     side = Side.SERVER if is_server else Side.CLIENT
-    protocol = Protocol(side, state=TheirState.OPEN, max_size=_LIMIT)
+    protocol = Protocol(side, state=TheirState.OPEN, max_size=LIMIT)
     found: list[tuple[int, bytes]] = []
     first, payload = 0, b""
     for piece in pieces(stream, step):
@@ -179,13 +179,13 @@ class DecodingTests(SynchronousTestCase):
         self.assertIsNotNone(found, f"{ours=}\n{theirs=}\n{stream[:200].hex(' ')}")
         return found
 
-    @settings(max_examples=_EXAMPLES)
+    @settings(max_examples=EXAMPLES)
     @given(streams(is_server=True), integers(1, 300))
     def test_as_a_server(self, stream: bytes, step: int) -> None:
         """Masked frames, of which some break a rule."""
         event(str(self.assert_alike(stream, step, is_server=True)))
 
-    @settings(max_examples=_EXAMPLES)
+    @settings(max_examples=EXAMPLES)
     @given(streams(is_server=False), integers(1, 300))
     def test_as_a_client(self, stream: bytes, step: int) -> None:
         """Frames without masks, of which some break a rule."""

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.sockets.websocket.accepted import Accepted
 from tests.sockets.websocket.connected import Served, binary, close, ping, pong, text
+from tests.websocket.connections import Recorder, connected
+from tests.websocket.frame_bytes import pieces
+from tests.websocket.test_beside_websockets import (
+    EXAMPLES,
+    LIMIT,
+    Outcome,
+    decode_with_ours,
+    streams,
+)
 from twsock import MessageWebSocket, SocketError, StreamWebSocket
+from twsock.websocket import CloseCode
 from twsock.websocket.frames import Opcode, encode_frame
 
 Step = Callable[["Conversation"], object]
@@ -138,3 +149,83 @@ class AnyConversationTests(SynchronousTestCase):
                 reading = conversation.read()
                 self.assertTrue(reading.called)
                 reading.addErrback(self.check_error)
+
+
+def collect_in_a_loop(socket: Any) -> list[str | bytes]:
+    """Return a list to which a loop adds each message that it receives."""
+    collected: list[str | bytes] = []
+
+    async def loop() -> None:
+        async for message in socket:
+            collected.append(message)
+
+    ensureDeferred(loop()).addErrback(lambda failure: failure.trap(SocketError) and None)
+    return collected
+
+
+def collect_one_by_one(socket: Any) -> list[str | bytes]:
+    """Return a list to which the callback of each receive adds its message."""
+    collected: list[str | bytes] = []
+
+    def received(message: str | bytes) -> None:
+        collected.append(message)
+        ask()
+
+    def ask() -> None:
+        socket.receive().addCallbacks(received, lambda failure: failure.trap(SocketError) and None)
+
+    ask()
+    return collected
+
+
+class SameMessagesTests(SynchronousTestCase):
+    """However an application receives, it gets the messages that the decoder finds."""
+
+    @settings(max_examples=EXAMPLES)
+    @given(streams(is_server=False), st.integers(1, 300), st.sampled_from((0, 1, 2)))
+    def test_of_a_client(self, stream: bytes, step: int, way: int) -> None:
+        """In a loop, by callbacks, and by handlers."""
+        made = Served(MessageWebSocket)
+        made.socket.control.max_message_size = LIMIT
+        collected: list[Any] = []
+        if way == 2:
+            made.socket.message_received.add(
+                lambda _, args: collected.append(args.data) if args.error is None else None
+            )
+        made.connect()
+        made.accept()
+        if way < 2:
+            collected = (collect_in_a_loop, collect_one_by_one)[way](made.socket)
+        made.receive(stream, step)
+        closes = [payload for kind, payload in made.frames() if kind == "close"]
+        self.assert_same(decode_with_ours(stream, step, is_server=False), collected, closes)
+
+    @settings(max_examples=EXAMPLES)
+    @given(streams(is_server=True), st.integers(1, 300), st.booleans())
+    def test_of_an_awaitable_server(self, stream: bytes, step: int, is_loop: bool) -> None:
+        """In a loop and by callbacks."""
+        one = Accepted(max_message_size=LIMIT)
+        collected = (collect_in_a_loop if is_loop else collect_one_by_one)(one.open())
+        for piece in pieces(stream, step):
+            one.receive(piece)
+        closes = [payload for opcode, payload in one.frames() if opcode is Opcode.CLOSE]
+        self.assert_same(decode_with_ours(stream, step, is_server=True), collected, closes)
+
+    @settings(max_examples=EXAMPLES)
+    @given(streams(is_server=True), st.integers(1, 300))
+    def test_of_a_protocol(self, stream: bytes, step: int) -> None:
+        """By the methods of the protocol."""
+        made = connected(Recorder, max_message_size=LIMIT)
+        made.receive(stream, step)
+        collected = [event for event in made.protocol.events if isinstance(event, str | bytes)]
+        closes = [payload for kind, payload in made.frames() if kind == "close"]
+        self.assert_same(decode_with_ours(stream, step, is_server=True), collected[1:], closes)
+
+    def assert_same(self, expected: Outcome, collected: list[Any], closes: list[Any]) -> None:
+        """The messages are these, and one close frame was sent, with this code."""
+        encoded = [each.encode() if isinstance(each, str) else each for each in collected]
+        data = [payload for opcode, payload in expected.messages if opcode < Opcode.CLOSE]
+        self.assertEqual(encoded, data)
+        code = abs(expected.code)
+        sent = b"" if code == CloseCode.NO_STATUS_RECEIVED else code.to_bytes(2, "big")
+        self.assertEqual([payload[:2] for payload in closes], [sent])

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.websocket.accepted import Accepted, close, text
+from tests.sockets.websocket.accepted import Accepted, close, masked, text
 from twsock import LocalProtocolError, SocketMessageType, WebSocketClosedError
 from twsock.sockets.websocket.message_calls import choose_by
 from twsock.sockets.websocket.server import ServerMessageWebSocketControl
+from twsock.websocket.close_frame import WebSocketViolation
 from twsock.websocket.frames import Opcode
+
+
+async def collect(websocket: Any) -> list[str | bytes]:
+    """Receive messages until the WebSocket closes."""
+    return [message async for message in websocket]
 
 
 class MessageCallsTests(SynchronousTestCase):
@@ -30,15 +38,36 @@ class MessageCallsTests(SynchronousTestCase):
         for code, is_error in ((1000, False), (1001, False), (4000, True)):
             one = Accepted()
             accepted = one.open(text("a") + close(code))
-
-            async def collect(accepted: object = accepted) -> list[object]:
-                return [message async for message in accepted]  # type: ignore[attr-defined]
-
-            collecting = ensureDeferred(collect())
+            collecting = ensureDeferred(collect(accepted))
             if is_error:
                 self.failureResultOf(collecting, WebSocketClosedError)
             else:
                 self.assertEqual(self.successResultOf(collecting), ["a"], code)
+
+    def test_malformed_close_frame_behind_a_message_is_answered(self) -> None:
+        """In one read with a message that a loop takes: it ends with the violation."""
+        for payload, code in ((b"\x03", 1002), (b"\x03\xed", 1002), (b"\x03\xe8\xff", 1007)):
+            one = Accepted()
+            accepted = one.open()
+            collecting = ensureDeferred(collect(accepted))
+            one.receive(text("a") + masked(Opcode.CLOSE, payload))
+            self.assertEqual(self.failureResultOf(collecting, WebSocketViolation).value.code, code)
+            ((opcode, sent),) = one.frames()
+            self.assertEqual((opcode, sent[:2]), (Opcode.CLOSE, code.to_bytes(2, "big")))
+            self.assertTrue(one.transport.disconnecting, payload)
+
+    def test_close_in_the_callback_of_a_ping_keeps_the_peers_close_frame(self) -> None:
+        """A message, the pong and the close frame come in one read; no deadline is awaited."""
+        one = Accepted()
+        accepted = one.open()
+        pinged = accepted.ping()
+        ((_, payload),) = one.frames()
+        pinged.addCallback(lambda _: accepted.close(4000) and None)
+        collecting = ensureDeferred(collect(accepted))
+        one.receive(text("a") + masked(Opcode.PONG, payload) + close())
+        self.failureResultOf(collecting, WebSocketClosedError)
+        self.assertEqual(one.frames(), [(Opcode.CLOSE, b"\x0f\xa0")])
+        self.assertTrue(one.transport.disconnecting)
 
     def test_opcode_is_that_of_the_chosen_type(self) -> None:
         """At the time of the write."""

@@ -266,16 +266,16 @@ class WebSocketConnection(Protocol):
             return None
         try:
             for opcode, payload, _ in messages:
-                if self._is_dropping:
-                    continue
-                if opcode <= Opcode.BINARY:
+                if opcode > Opcode.BINARY:
+                    self._control_received(opcode, payload)
+                    if self._was_fed:
+                        break
+                elif not self._is_dropping:
                     message: str | bytes = payload
                     return message
-                self._control_received(opcode, payload)
-                if self._was_fed:
-                    break
-        except WebSocketViolation:
-            self._was_fed = True  # `pull` asks the decoder again, and gets the violation.
+        except WebSocketViolation as violation:
+            # `pull` finds no second error: the decoder has passed a malformed close frame.
+            self._violated(violation)
         return None
 
     def handler_failed(self) -> None:

@@ -157,7 +157,7 @@ def collect_in_a_loop(socket: Any) -> list[str | bytes]:
 
     async def loop() -> None:
         async for message in socket:
-            collected.append(message)
+            collected.append(message)  # noqa: PERF401 - at once, and kept if the loop fails
 
     ensureDeferred(loop()).addErrback(lambda failure: failure.trap(SocketError) and None)
     return collected

@@ -1,8 +1,8 @@
 """
 Opens WebSockets to a server on 127.0.0.1, for clients that measure it.
 
-Used by `benchmarks.websocket_load`, `benchmarks.websocket_memory` and `benchmarks.broadcast`. The
-bytes of frames are made and read here, by code that no measured server shares.
+Used by `benchmarks.websocket_load`. The bytes of frames are made and read here, by code that no
+measured server shares.
 """
 
 from __future__ import annotations

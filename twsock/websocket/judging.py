@@ -54,7 +54,8 @@ def apply_choice(choice: Choice, acceptance: Acceptance) -> Acceptance | Refusal
         return dataclasses.replace(acceptance, subprotocol=choice)
     if choice is None:
         return acceptance
-    if isinstance(choice, Refusal):
-        return choice
-    name = type(choice).__name__
+    refusal: object = choice  # An application without types may return anything.
+    if isinstance(refusal, Refusal):
+        return refusal
+    name = type(refusal).__name__
     raise TypeError(f"a request is judged by None, str, Acceptance or Refusal, not {name}")

@@ -91,11 +91,19 @@ class Connected(Generic[P]):
     One server connection on a transport in memory.
 
     :param host: the address of this end.
+    :param factory: that of another connection, whose ``clock`` it has; None to make one.
     """
 
-    def __init__(self, protocol: type[P], host: str = "192.0.2.1", **settings: Any) -> None:
-        self.clock = Clock()
-        self.factory = WebSocketFactory(self.clock, protocol, **settings)
+    def __init__(
+        self,
+        protocol: type[P],
+        host: str = "192.0.2.1",
+        clock: Clock | None = None,
+        factory: WebSocketFactory | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock or Clock()
+        self.factory = factory or WebSocketFactory(self.clock, protocol, **settings)
         self.transport: Any = StringTransport(hostAddress=IPv4Address("TCP", host, 1338))
         built = self.factory.buildProtocol(None)
         assert isinstance(built, protocol)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.accepted import REQUEST
+from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import Acceptance, Refusal, RequestRules, refuse
 from twsock.websocket.http import ServerHttp
 from twsock.websocket.http_message import Request
@@ -42,6 +45,10 @@ class JudgingTests(SynchronousTestCase):
         self.assertEqual(named.subprotocol, "b")
         added = Acceptance(given.request, headers=(("X-A", "1"),))
         self.assertEqual(apply_choice(added, given), added)
+        compressing = DeflateSettings().accept([("permessage-deflate", ())])
+        wanted = apply_choice(dataclasses.replace(given, compression=compressing), given)
+        assert isinstance(wanted, Acceptance)
+        self.assertIsNone(wanted.compression, "the rules decide on it")
         refusal = refuse(403, "no")
         self.assertIsInstance(apply_choice(refusal, given), Refusal)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
@@ -26,7 +26,13 @@ from tests.websocket.connections import (
     pong,
     text,
 )
-from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketErrorStatus
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SocketErrorStatus,
+)
 from twsock.websocket.broadcast import broadcast
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.deflate import DeflateSettings
@@ -308,6 +314,21 @@ class HandlerTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
 
+class ClosingAtOnce(Recorder):
+    """Closes when a piece of a message arrives."""
+
+    def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Any:
+        self.events.append(data)
+        self.close()
+
+
+class Breaking(Recorder):
+    """Raises the error of another protocol."""
+
+    def text_received(self, text: str) -> Any:
+        raise RemoteProtocolError("what the text says is wrong")
+
+
 class ViolationTests(SynchronousTestCase):
     """What the peer does wrong is answered with a close frame."""
 
@@ -363,9 +384,21 @@ class ViolationTests(SynchronousTestCase):
         self.assertEqual([line["log_level"] for line in lines], [LogLevel.warn])
         self.assertIn("not UTF-8", formatEvent(lines[0]))
 
+    def test_violation_of_another_protocol_closes_with_1008(self) -> None:
+        """The application found it in a message."""
+        made = connected(Breaking)
+        made.receive(text("a"))
+        self.assertEqual(made.frames(), [("close", b"\x03\xf0")])
+
 
 class CloseTests(SynchronousTestCase):
     """The end of a WebSocket: one close frame, one deadline, and the server ends TCP first."""
+
+    def test_no_piece_arrives_after_close(self) -> None:
+        """The pieces that came in the same read are dropped."""
+        made = connected(ClosingAtOnce)
+        made.receive(text("a", is_final=False) + text("b") + binary(b"c"))
+        self.assertEqual(made.protocol.events, ["made", b"a"])
 
     def test_peer_that_closes_is_answered_with_its_code(self) -> None:
         """The server then ends the connection; what follows is dropped."""
@@ -634,6 +667,31 @@ class DrainTests(SynchronousTestCase):
 class PingTests(SynchronousTestCase):
     """Pings of this end."""
 
+    def test_failing_pings_may_cancel_each_other(self) -> None:
+        """A callback of the first cancels the second, which then has no other error."""
+        made = connected(Recorder)
+        first, second = made.protocol.ping(), made.protocol.ping()
+        first.addErrback(lambda _: second.cancel())
+        made.protocol.close()
+        self.successResultOf(first)
+        self.failureResultOf(second, CancelledError)
+
+    def test_connections_that_end_together_may_close_each_other(self) -> None:
+        """Their pings are due in one round; whichever is first closes the other one."""
+        factory = Connected(Recorder).factory
+        clock: Any = factory.group.clock
+        made = []
+        for _ in range(2):
+            one = Connected(Recorder, clock=clock, factory=factory)
+            one.receive(REQUEST + END)
+            made.append(one)
+        made[0].protocol.ping().addErrback(lambda _: made[1].protocol.close())
+        made[1].protocol.ping().addErrback(lambda _: made[0].protocol.close())
+        clock.advance(20)
+        clock.advance(20)
+        self.assertEqual(sorted([one.is_aborted for one in made]), [False, True])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_ping_gives_the_round_trip(self) -> None:
         """The Deferred fires with seconds."""
         made = connected(Recorder)
@@ -753,6 +811,22 @@ class CompressionTests(SynchronousTestCase):
         self.assertIn(b"Sec-WebSocket-Extensions: permessage-deflate; ", made.sent())
         return made
 
+    def test_settings_still_hold_after_a_message_in_pieces(self) -> None:
+        """Small messages are compressed, or divided, as before."""
+        made = self.compressing(min_size=1)
+        made.protocol.send_fragment(b"a", False, True)
+        made.protocol.send_fragment(b"a", False, False)
+        made.protocol.send_fragment(b"b", False, True)
+        made.sent()
+        made.protocol.send_binary(b"z" * 100)
+        self.assertEqual(made.sent()[0], 0xC2)
+        dividing = connected(Recorder, max_fragment_size=10)
+        dividing.protocol.send_fragment(b"a", False, False)
+        dividing.protocol.send_fragment(b"b", False, True)
+        dividing.sent()
+        dividing.protocol.send_text("z" * 11)
+        self.assertEqual(dividing.sent(), b"\x01\x0azzzzzzzzzz\x80\x01z")
+
     def test_large_answers_are_compressed(self) -> None:
         """Small ones are not."""
         made = self.compressing()
@@ -797,6 +871,15 @@ class OutputTests(SynchronousTestCase):
     def fill(self, made: Connected[Any]) -> None:
         """Let the transport report a full buffer."""
         made.transport.producer.pauseProducing()
+
+    def test_push_is_sent_at_once(self) -> None:
+        """Text and binary messages, small and large."""
+        made = connected(Recorder)
+        for payload in (b"a", b"b" * 200):
+            made.protocol.send_text(payload.decode())
+            self.assertEqual(made.frames(), [("text", payload.decode())])
+            made.protocol.send_binary(payload)
+            self.assertEqual(made.frames(), [("binary", payload)])
 
     def test_peer_that_does_not_read_is_not_read_from(self) -> None:
         """Answers fill the output up to the high-water mark and one message."""

@@ -221,3 +221,11 @@ class DefaultTests(SynchronousTestCase):
         one = OfListener()
         one.open()
         self.assertEqual(one.made.socket.output_stream.max_unsent, 16 * MIB)
+
+    def test_pings_of_an_awaitable_server_can_be_turned_off(self) -> None:
+        """Then a silent client stays."""
+        one = Accepted(ping_interval=None)
+        one.open()
+        one.reactor.pump([20] * 10)
+        self.assertEqual(one.frames(), [])
+        self.assertFalse(one.transport.is_aborted)

@@ -8,13 +8,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.sockets.websocket.connected import Served, close, served
 from twsock import (
     BrokenError,
+    BusyError,
     ClosedError,
     LocalProtocolError,
     MessageWebSocket,
     SocketError,
     WebSocketClosedError,
 )
+from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.frames import Opcode
+from twsock.websocket.messages import MessageDecoder
 
 
 class OutputTests(SynchronousTestCase):
@@ -99,3 +102,29 @@ class OutputTests(SynchronousTestCase):
         made.socket.send_final_frame(b"\xfe")
         self.assertEqual(made.frames(), [("binary", b"\xff\xfe")])
         self.failureResultOf(made.socket.send_final_frame(b"\xfe"), LocalProtocolError)
+
+    def test_refused_message_is_not_compressed(self) -> None:
+        """With context takeover, later messages would refer to bytes that the peer never gets."""
+        settings = DeflateSettings(context_takeover=True, min_size=0)
+        made = Served(MessageWebSocket)
+        made.socket.control.compression = settings
+        made.socket.control.ping_interval = None
+        made.connect()
+        made.accept(
+            "Sec-WebSocket-Extensions: permessage-deflate; "
+            "client_max_window_bits=12; server_max_window_bits=12"
+        )
+        made.transport.producer.pauseProducing()
+        made.socket.output_stream.max_unsent = 1
+        made.socket.send(b"first message")
+        made.turn()
+        made.socket.send(b"x")
+        self.failureResultOf(made.socket.send(b"refused message"), BusyError)
+        made.transport.producer.resumeProducing()
+        made.socket.send(b"refused message")
+        agreed = settings.judge(settings.offer())
+        made.decoder = MessageDecoder(
+            is_server=True, max_message_size=1000, inflater=agreed.inflater(is_server=True)
+        )
+        received = [payload for _, payload in made.frames()]
+        self.assertEqual(received, [b"first message", b"x", b"refused message"])

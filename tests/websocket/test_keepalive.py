@@ -103,6 +103,15 @@ class KeepAliveTests(SynchronousTestCase):
             if due is Due.PING and answer_at is None:
                 answer_at = now + delay
 
+    def test_wait_begins_anew_when_silence_counts_again(self) -> None:
+        """Until then no pong could come; a ping in between does not extend the wait."""
+        keepalive = KeepAlive(20, 30, 0)
+        self.assertIs(keepalive.advance(20), Due.PING)
+        self.assertIs(keepalive.advance(30, ignores_silence=True), Due.NOTHING)
+        self.assertIs(keepalive.advance(40), Due.PING)
+        self.assertEqual(keepalive.next_deadline, 60)
+        self.assertIs(keepalive.advance(60), Due.END)
+
 
 class CheckTests(SynchronousTestCase):
     """The numbers that are accepted."""

@@ -322,11 +322,36 @@ class ClosingAtOnce(Recorder):
         self.close()
 
 
+class WaitingForPieces(Recorder):
+    """Handles one piece at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handled: Deferred[None] = Deferred()
+
+    def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Any:
+        self.events.append(data)
+        return self.handled
+
+
 class Breaking(Recorder):
     """Raises the error of another protocol."""
 
     def text_received(self, text: str) -> Any:
         raise RemoteProtocolError("what the text says is wrong")
+
+
+class PieceTests(SynchronousTestCase):
+    """Handlers of pieces wait as those of messages do."""
+
+    def test_piece_waits_for_the_handler_of_the_last_one(self) -> None:
+        """Although both came in one read."""
+        made = connected(WaitingForPieces)
+        rest = encode_frame(Opcode.CONTINUATION, b"b", key=b"abcd")
+        made.receive(text("a", is_final=False) + rest)
+        self.assertEqual(made.protocol.events, ["made", b"a"])
+        made.protocol.handled.callback(None)
+        self.assertEqual(made.protocol.events, ["made", b"a", b"b"])
 
 
 class ViolationTests(SynchronousTestCase):

@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.accepted import REQUEST, Accepted, text
+from twsock import BrokenError
 from twsock.websocket import refuse
 from twsock.websocket.frames import Opcode
 
@@ -33,6 +34,9 @@ class AcceptingTests(SynchronousTestCase):
             (b"/chat", b"/other", {"path": "/chat"}, b"404"),
             (b"\r\n\r\n", b"\r\n\r\n", {"subprotocols": ["chat"]}, b"400"),
             (b"Version: 13", b"Version: 12", {}, b"426"),
+            (b"Host:", b"Host :", {}, b"400"),
+            (b"Host:", b"A: 1\r\n" * 100 + b"Host:", {}, b"431"),
+            (b"Host:", b"A: " + b"x" * 16_384 + b"\r\nHost:", {}, b"431"),
         ]
         for old, new, options, status in cases:
             one = Accepted(judge=judged.append, **options)
@@ -124,6 +128,26 @@ class AcceptingTests(SynchronousTestCase):
         one = Accepted()
         one.protocol.readConnectionLost()
         self.assertTrue(one.transport.is_aborted)
+
+    def test_bytes_behind_a_refusal_are_dropped(self) -> None:
+        """A second request has no second answer, and is no error."""
+        one = Accepted(judge=lambda _: refuse(403, "no"))
+        one.receive(REQUEST)
+        one.sent()
+        one.receive(REQUEST)
+        self.assertEqual((one.sent(), one.sockets), (b"", []))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_client_may_end_while_the_hook_decides(self) -> None:
+        """Its messages are received, and then the connection ends."""
+        decision: Deferred[None] = Deferred()
+        one = Accepted(judge=lambda _: decision)
+        one.receive(REQUEST + text("a"))
+        one.protocol.readConnectionLost()
+        decision.callback(None)
+        self.assertEqual(self.successResultOf(one.socket.receive()), "a")
+        self.failureResultOf(one.socket.receive(), BrokenError)
+        self.assertTrue(one.transport.disconnecting)
 
     def test_drain_before_the_request_closes(self) -> None:
         """The listener does not wait for a request that has not begun."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.accepted import Accepted, close, text
@@ -135,6 +136,22 @@ class ServerMessageWebSocketTests(SynchronousTestCase):
         one.listener.close_all(5)
         frames = one.frames()
         self.assertEqual(frames, [(Opcode.TEXT, "a"), (Opcode.CLOSE, b"\x03\xe9")])
+
+    def test_drain_waits_for_handlers_of_messages(self) -> None:
+        """While none of them runs, the WebSocket closes."""
+        for is_working in (False, True):
+            one = Accepted()
+            accepted = one.open()
+            working: Deferred[None] = Deferred()
+            accepted.message_received.add(lambda *_, working=working: working)
+            if is_working:
+                one.receive(text("a"))
+            one.listener.close_all(30)
+            self.assertEqual(accepted.is_open, is_working)
+            working.callback(None)
+            ((opcode, payload),) = one.frames()
+            self.assertEqual((opcode, payload), (Opcode.CLOSE, b"\x03\xe9"), is_working)
+            one.lose(is_clean=True)
 
     def test_drain_waits_for_a_handler_that_works(self) -> None:
         """The close frame follows when the handler asks for the next message."""

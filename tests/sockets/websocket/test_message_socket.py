@@ -406,6 +406,14 @@ class EventTests(SynchronousTestCase):
         self.assertEqual((made.events, complete), ([encoded[:1], encoded[1:]], [False, True]))
         self.failureResultOf(made.socket.receive(), LocalProtocolError)
 
+    def test_pieces_cannot_be_received_without_handlers(self) -> None:
+        """A caller of `receive` would take a piece for a message."""
+        made = Served(MessageWebSocket)
+        made.socket.control.receive_mode = MessageWebSocketReceiveMode.PARTIAL_MESSAGE
+        made.connect()
+        made.accept()
+        self.failureResultOf(made.socket.receive(), LocalProtocolError)
+
     def test_default_mode_is_whole_messages(self) -> None:
         """W15, W16: The numbers are those of WinRT."""
         made = Served(MessageWebSocket)

@@ -29,6 +29,7 @@ UNPAIRED_TESTS = {
     "tests/websocket/test_page.py": "docs/wire/websocket.rst",
     "tests/stream/test_upgrade_model.py": "both sides of an upgrade, against a hostile peer",
     "tests/test_attacks.py": "docs/attacks.rst",
+    "tests/test_browsers.py": "WebSockets, with Chromium",
     "tests/test_autobahn.py": "twsock/websocket/, with the test suite of Autobahn",
     "tests/test_outside_tools.py": "the upgrade, with outside tools",
     "tests/test_outside_websockets.py": "WebSockets, with outside programs",

@@ -230,7 +230,7 @@ class OriginTests(JudgementTestCase):
             self.accepted(self.with_origin(origin), origins=origins)
         for origin in ("http://page.example", "https://page.example:8443", "null"):
             self.assert_refused(403, self.with_origin(origin), origins=origins)
-        self.accepted(self.with_origin("http://a.example"), origins=["http://a.example:80"])
+        self.accepted(self.with_origin("http://page.example"), origins=["http://page.example:80"])
 
     def test_null_is_accepted_only_if_it_is_listed(self) -> None:
         """Each page in a sandbox has it."""

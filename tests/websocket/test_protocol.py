@@ -422,7 +422,8 @@ class CloseTests(SynchronousTestCase):
     def test_no_piece_arrives_after_close(self) -> None:
         """The pieces that came in the same read are dropped."""
         made = connected(ClosingAtOnce)
-        made.receive(text("a", is_final=False) + text("b") + binary(b"c"))
+        rest = encode_frame(Opcode.CONTINUATION, b"b", key=b"abcd")
+        made.receive(text("a", is_final=False) + rest + binary(b"c"))
         self.assertEqual(made.protocol.events, ["made", b"a"])
 
     def test_peer_that_closes_is_answered_with_its_code(self) -> None:

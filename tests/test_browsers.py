@@ -1,8 +1,9 @@
 """
 WebSockets, tested by the browser Chromium; see docs/websockets.rst.
 
-A page of a Site connects to four ports in turn: those of a Site with a `WebSocketResource` and of a
-`WebSocketFactory` without a Site, both with and without TLS. It posts what it has seen to the Site.
+A page of a Site connects to five ports in turn: those of a Site with a `WebSocketResource` and of a
+`WebSocketFactory` without a Site, both with and without an endpoint of TLS, and of a factory with
+TLS of its own. It posts what it has seen to the Site.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _IMPLICIT: Final = UpgradeToSsl(
 _SETTINGS: Final[dict[str, Any]] = {"subprotocols": ["echo"], "compression": DeflateSettings()}
 
 #: The addresses that the page tries, in this order, with the place of their port.
-_TRIED: Final = ("ws /chat", "ws /", "wss /chat", "wss /")
+_TRIED: Final = ("ws /chat", "ws /", "wss /chat", "wss /", "wss /upgrade")
 
 _PAGE: Final = r"""<!DOCTYPE html>
 <meta charset="utf-8">
@@ -150,7 +151,7 @@ class _Result(Resource):
         return b""
 
 
-class _FourPorts:
+class _Ports:
     """Both kinds of servers, with and without TLS; an endpoint and a port for the tests."""
 
     def __init__(
@@ -162,23 +163,28 @@ class _FourPorts:
         self._root.putChild(b"result", _Result(posted))
         self._ports: list[Any] = []
 
-    def listen(self, factory: WebSocketFactory) -> Deferred[_FourPorts]:
+    def listen(self, factory: WebSocketFactory) -> Deferred[_Ports]:
         """
         Listen on all ports.
 
-        :param factory: serves on all ports but the last, whose factory has TLS of its own:
-            Twisted's endpoint with TLS refuses browsers if a factory names no protocols (ALPN).
+        :param factory: serves on all ports but the last, whose factory has TLS of its own.
         """
         self._root.putChild(b"chat", WebSocketResource(factory))
         site = Site(self._root)
         local = {"interface": "127.0.0.1"}
         tcp = TCP4ServerEndpoint(self._reactor, 0, **local)
         tls = SSL4ServerEndpoint(self._reactor, 0, twisted_options(_PEM), **local)
-        served = ((tcp, site), (tcp, factory), (tls, site), (tcp, self._secure))
+        served = (
+            (tcp, site),
+            (tcp, factory),
+            (tls, site),
+            (tls, factory),
+            (tcp, self._secure),
+        )
         listening = [endpoint.listen(each) for endpoint, each in served]
         return gatherResults(listening).addCallback(self._add_page)
 
-    def _add_page(self, ports: list[Any]) -> _FourPorts:
+    def _add_page(self, ports: list[Any]) -> _Ports:
         self._ports = ports
         urls = {}
         for name, port in zip(_TRIED, ports, strict=True):
@@ -274,7 +280,7 @@ class ChromiumBuilder(EveryReactor):
         self.serve(
             Echo,
             peer,
-            lambda reactor: _FourPorts(reactor, Echo, posted),
+            lambda reactor: _Ports(reactor, Echo, posted),
             **_SETTINGS,
         )
         self.assertEqual(sorted(closed), sorted(_CLOSED * len(_TRIED)))

@@ -7,14 +7,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from typing_extensions import override
+from zope.interface import implementer
 
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.protocol import StreamProtocol
 from twsock.websocket.accepting import check_upgrade
 from twsock.websocket.deflate import DeflateSettings
-from twsock.websocket.handshake import RequestRules
+from twsock.websocket.handshake import ALPN_PROTOCOLS, RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
 from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
 from twsock.websocket.ping_schedule import PingSchedule
@@ -24,6 +25,7 @@ from twsock.websocket.settings import DEFAULT_WEBSOCKET_TIMEOUT, WebSocketSettin
 __all__ = ["WebSocketFactory"]
 
 
+@implementer(IProtocolNegotiationFactory)
 class WebSocketFactory(StreamServerFactory):
     """
     Serves WebSockets on any number of stream endpoints.
@@ -101,3 +103,7 @@ class WebSocketFactory(StreamServerFactory):
             built.settings = self.settings
             built.ping_schedule = self._ping_schedule
         return built
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return the names for ALPN; see `twsock.websocket.handshake.ALPN_PROTOCOLS`."""
+        return list(ALPN_PROTOCOLS)

@@ -52,6 +52,7 @@ from twsock.websocket.http_message import Headers, Request, Response
 from twsock.websocket.uri import canonical_host, is_loopback_host, split_authority
 
 __all__ = [
+    "ALPN_PROTOCOLS",
     "ANY_ORIGIN",
     "NONCE_SIZE",
     "SUPPORTED_VERSION",
@@ -62,6 +63,9 @@ __all__ = [
     "refuse",
 ]
 
+#: The protocols of a WebSocket for ALPN (RFC 7301): it begins with HTTP/1.1. Twisted's endpoints of
+#: TLS refuse every client that offers protocols, as browsers do, if the factory names none.
+ALPN_PROTOCOLS: Final = (b"http/1.1",)
 #: The version of the protocol (:rfc:`6455` section 4.1, item 9).
 SUPPORTED_VERSION: Final = "13"
 #: In ``origins``: requests of all origins are accepted.

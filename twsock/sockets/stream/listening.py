@@ -53,7 +53,7 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 
-__all__ = ["MAX_WAITING", "SocketListener"]
+__all__ = ["MAX_WAITING", "AcceptingFactory", "SocketListener"]
 
 #: How many accepted sockets are queued for `accept`, where there is no handler.
 MAX_WAITING: Final = 16
@@ -327,7 +327,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
         self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
 
     async def _listen(self, host: HostName | None, number: int) -> list[IListeningPort]:
-        reactor, factory = self._reactor, _Accepting(self)
+        reactor, factory = self._reactor, self._make_factory()
         if host is None:
             ports = await listen_on_all_addresses(reactor, number, factory)
         else:
@@ -340,7 +340,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
         return ports
 
     async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
-        return [await endpoint.listen(_Accepting(self))]
+        return [await endpoint.listen(self._make_factory())]
 
     # Accepted connections.
 
@@ -355,6 +355,10 @@ class SocketListener(ClosesInBlock, Generic[S]):
         :param host: the address of its peer; None if it has none, as with a UNIX socket.
         """
         raise NotImplementedError
+
+    def _make_factory(self) -> AcceptingFactory:
+        """Make the factory of a port."""
+        return AcceptingFactory(self)
 
     def _make_handlers(self, reactor: Any) -> RunningHandlers[S]:
         raise NotImplementedError
@@ -417,7 +421,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
         return left
 
 
-class _Accepting(ServerFactory):
+class AcceptingFactory(ServerFactory):
     """Makes a socket for each accepted connection."""
 
     noisy = False

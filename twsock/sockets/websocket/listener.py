@@ -14,14 +14,16 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolNegotiationFactory
 from typing_extensions import override
+from zope.interface import implementer
 
 from twsock._integers import checked_integer
 from twsock.errors import ClosedError
 from twsock.log import forget_frames
 from twsock.sockets.event import Event
 from twsock.sockets.stream.handlers import RunningHandlers
-from twsock.sockets.stream.listening import SocketListener
+from twsock.sockets.stream.listening import AcceptingFactory, SocketListener
 from twsock.sockets.websocket.accepting import ServerConnections, ServerProtocol
 from twsock.sockets.websocket.server import (
     ServerMessageWebSocket,
@@ -35,7 +37,7 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions
 from twsock.websocket.close_frame import CloseCode
 from twsock.websocket.deflate import DeflateSettings
-from twsock.websocket.handshake import RequestRules
+from twsock.websocket.handshake import ALPN_PROTOCOLS, RequestRules
 from twsock.websocket.http_message import Request
 from twsock.websocket.judging import Judgement
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
@@ -76,6 +78,15 @@ class _Handlers(RunningHandlers[ServerWebSocket]):
     @override
     def _end_failed(self, socket: ServerWebSocket) -> None:
         socket.close(CloseCode.INTERNAL_ERROR)
+
+
+@implementer(IProtocolNegotiationFactory)
+class _AcceptingFactory(AcceptingFactory):
+    """Names HTTP/1.1, for clients that offer protocols to an endpoint of TLS."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return the names for ALPN."""
+        return list(ALPN_PROTOCOLS)
 
 
 class WebSocketListener(SocketListener[Any]):
@@ -188,6 +199,10 @@ class WebSocketListener(SocketListener[Any]):
             self._deliver,
         )
         return made.build_protocol(self._shared, self._max_unsent)
+
+    @override
+    def _make_factory(self) -> AcceptingFactory:
+        return _AcceptingFactory(self)
 
     @override
     def _make_handlers(self, reactor: Any) -> RunningHandlers[Any]:

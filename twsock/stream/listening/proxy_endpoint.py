@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IListeningPort,
     IProtocolFactory,
+    IProtocolNegotiationFactory,
     IStreamServerEndpoint,
 )
 from twisted.internet.main import CONNECTION_DONE
@@ -124,6 +125,12 @@ class _ProxyFactory(ServerFactory):
         self._waiting: set[_ProxiedConnection] = set()
         # One for each reason, so that a flood of one does not hide the others.
         self._occasional: dict[str, RateLimitedLogger] = {}
+        if IProtocolNegotiationFactory.providedBy(factory):
+            alsoProvides(self, IProtocolNegotiationFactory)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return the protocols that the wrapped factory names for ALPN."""
+        return list(self.wrapped.acceptableProtocols())
 
     def logPrefix(self) -> str:
         """Return the name for Twisted's log."""

@@ -16,8 +16,11 @@ from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from typing_extensions import override
+from zope.interface import implementer
 
 from twsock._twisted import leave_socket
 from twsock.errors import BrokenError, LocalProtocolError, SocketError, SocketErrorStatus
@@ -41,7 +44,7 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.engine import adopt_engine
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
-__all__ = ["FIRST_MESSAGE_TIME", "FULL_READ", "Connection"]
+__all__ = ["FIRST_MESSAGE_TIME", "FULL_READ", "Connection", "ReportsEnds"]
 
 #: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
 FULL_READ: Final = 64 * 1024
@@ -365,3 +368,32 @@ class Connection(EndingTransport):
         super()._release()
         if self.noted and self._limit is not None:
             self._limit.note(self, 0)
+
+
+@implementer(IHalfCloseableProtocol)
+class ReportsEnds(Protocol):
+    """
+    Reports the end of each direction, and the loss, to its stream connection.
+
+    The base of the protocols of awaitable sockets. Nothing is reported before there is a
+    connection, and after the protocol has dropped it.
+    """
+
+    _stream: Connection | None = None
+
+    # Called by Twisted.
+
+    def readConnectionLost(self) -> None:
+        """Report the end of the peer's output; this end's output stays open."""
+        if self._stream is not None:
+            self._stream.peer_ended()
+
+    def writeConnectionLost(self) -> None:
+        """Report that the kernel has FIN."""
+        if self._stream is not None:
+            self._stream.fin_sent()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._stream is not None:
+            self._stream.lost(reason)

@@ -14,18 +14,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
 from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketError
 from twsock.handover.detached import DetachedConnection
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import output_closed
-from twsock.stream.connection import FULL_READ, Connection
+from twsock.stream.connection import FULL_READ, Connection, ReportsEnds
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.switch import Switch
@@ -33,8 +31,7 @@ from twsock.stream.switch import Switch
 __all__ = ["SocketProtocol"]
 
 
-@implementer(IHalfCloseableProtocol)
-class SocketProtocol(Protocol):
+class SocketProtocol(ReportsEnds):
     """
     The protocol under a socket's two streams.
 
@@ -47,7 +44,6 @@ class SocketProtocol(Protocol):
         `continue_above` opens them.
     """
 
-    _stream: Connection | None = None
     _switch: Switch | None = None
     # Whether the application has closed or aborted the connection; queued writes may still be sent.
     _is_closing = False
@@ -231,21 +227,6 @@ class SocketProtocol(Protocol):
         output.release()
         if left or stream.noted:
             stream.note_buffered()
-
-    def readConnectionLost(self) -> None:
-        """Report the end of the peer's output; this end's output stays open."""
-        if self._stream is not None:
-            self._stream.peer_ended()
-
-    def writeConnectionLost(self) -> None:
-        """Complete `close`: the kernel has FIN."""
-        if self._stream is not None:
-            self._stream.fin_sent()
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._stream is not None:
-            self._stream.lost(reason)
 
     # Called by the connection.
 

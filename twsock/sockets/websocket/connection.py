@@ -19,11 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
 from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketError
 from twsock.log import TextLogger
@@ -33,7 +31,7 @@ from twsock.sockets.waiting import lost_again, output_closed
 from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_close
 from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import Receiver
-from twsock.stream.connection import FULL_READ, Connection
+from twsock.stream.connection import FULL_READ, Connection, ReportsEnds
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.switch import Switch
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation, decode_close
@@ -60,8 +58,7 @@ class WebSocketEvents(typing.Protocol):
         """Handle the loss of the connection."""
 
 
-@implementer(IHalfCloseableProtocol)
-class WebSocketConnection(Protocol):
+class WebSocketConnection(ReportsEnds):
     """
     The connection of one WebSocket, of a client or a server.
 
@@ -76,7 +73,6 @@ class WebSocketConnection(Protocol):
 
     _log = TextLogger()
 
-    _stream: Connection | None = None
     _switch: Switch | None = None
     _web_socket: WebSocket | None = None
     # Between the response and the last message.
@@ -383,21 +379,6 @@ class WebSocketConnection(Protocol):
         self.pull()
         if not was_held:
             frames.release()
-
-    def readConnectionLost(self) -> None:
-        """Report the end of the peer's output to the connection."""
-        if self._stream is not None:
-            self._stream.peer_ended()
-
-    def writeConnectionLost(self) -> None:
-        """Report to the connection that the kernel has FIN."""
-        if self._stream is not None:
-            self._stream.fin_sent()
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._stream is not None:
-            self._stream.lost(reason)
 
     # Called by the TLS handshake.
 

@@ -29,7 +29,7 @@ deadline the giver may be alive, so the taker gives up: a connection is never se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from twsock._enums import KeyEnum
 from twsock.errors import LocalProtocolError
@@ -123,16 +123,16 @@ TAKER_TABLE: Final[Mapping[tuple[TakerState, HandoverEvent], TakerState]] = {
 }
 
 
+_State = TypeVar("_State", GiverState, TakerState)
+
+
 def follow_giver(state: GiverState, event: HandoverEvent) -> GiverState:
     """
     Return the next state of the giver.
 
     :raises LocalProtocolError: for an event that this state does not have.
     """
-    after = GIVER_TABLE.get((state, event))
-    if after is None:
-        raise LocalProtocolError(f"{event.value} is not possible: {state.value}")
-    return after
+    return _follow(GIVER_TABLE, state, event)
 
 
 def follow_taker(state: TakerState, event: HandoverEvent) -> TakerState:
@@ -141,7 +141,13 @@ def follow_taker(state: TakerState, event: HandoverEvent) -> TakerState:
 
     :raises LocalProtocolError: for an event that this state does not have.
     """
-    after = TAKER_TABLE.get((state, event))
+    return _follow(TAKER_TABLE, state, event)
+
+
+def _follow(
+    table: Mapping[tuple[_State, HandoverEvent], _State], state: _State, event: HandoverEvent
+) -> _State:
+    after = table.get((state, event))
     if after is None:
         raise LocalProtocolError(f"{event.value} is not possible: {state.value}")
     return after

@@ -26,11 +26,10 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from twisted.web.static import File
 from typing_extensions import override
 
-from twsock.ip.addresses import host_of
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
+from twsock.websocket.judging import serves_loopback
 from twsock.websocket.resource import WebSocketResource, answer_refusal, convert_request
-from twsock.websocket.uri import is_loopback_host
 
 __all__ = ["MAX_PAGE_CONNECTIONS", "PATIENCE", "FileSite", "SiteEndpoint"]
 
@@ -211,9 +210,7 @@ class _Root(Resource):
     def render(self, request: Any) -> Any:
         """Answer a request."""
         converted = convert_request(request)
-        host = host_of(request.getHost())
-        is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
-        refusal = self._rules.judge_host(converted, is_loopback=is_loopback)
+        refusal = self._rules.judge_host(converted, is_loopback=serves_loopback(request.getHost()))
         if refusal is not None:
             return answer_refusal(request, refusal)
         if converted.path == self._path and converted.has_token("Upgrade", "websocket"):

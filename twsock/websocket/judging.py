@@ -19,7 +19,7 @@ from twsock.websocket.handshake import Acceptance, Refusal, RequestRules
 from twsock.websocket.http_message import Request
 from twsock.websocket.uri import is_loopback_host
 
-__all__ = ["Choice", "Judgement", "apply_choice", "judge_request"]
+__all__ = ["Choice", "Judgement", "apply_choice", "judge_request", "serves_loopback"]
 
 #: The decision of an application about a request that the rules have accepted.
 Choice = Acceptance | Refusal | str | None
@@ -36,9 +36,17 @@ def judge_request(
 
     :param local: the address of this end, as a transport returns it.
     """
+    return rules.judge(request, is_loopback=serves_loopback(local))
+
+
+def serves_loopback(local: IAddress | None) -> bool:
+    """
+    Return whether a request arrived on a loopback address of this machine.
+
+    :param local: the address of this end, as a transport returns it; UNIX sockets have none.
+    """
     host = host_of(local)
-    is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
-    return rules.judge(request, is_loopback=is_loopback)
+    return host is not None and is_loopback_host(host.partition("%")[0])
 
 
 def apply_choice(choice: Choice, acceptance: Acceptance) -> Acceptance | Refusal:

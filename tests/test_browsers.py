@@ -25,11 +25,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.web.resource import Resource
 from twisted.web.server import Site
-from twisted.web.static import Data
 from typing_extensions import override
 
 from tests.loopback.reactors import VARIANT_REACTORS, EveryReactor
 from tests.tls.peer import SERVER, twisted_options
+from tests.websocket.pages import Page
 from twsock.protocols import (
     UpgradePolicy,
     UpgradeToSsl,
@@ -57,6 +57,7 @@ _TRIED: Final = ("ws /chat", "ws /", "wss /chat", "wss /", "wss /upgrade")
 
 _PAGE: Final = r"""<!DOCTYPE html>
 <meta charset="utf-8">
+<link rel="icon" href="data:,">
 <title>WebSockets</title>
 <script>
 const MIB = 1024 * 1024;
@@ -191,7 +192,7 @@ class _Ports:
             scheme, path = name.split()
             urls[name] = f"{scheme}://127.0.0.1:{port.getHost().port}{path}"
         page = _PAGE.replace("URLS", json.dumps(urls)).encode()
-        self._root.putChild(b"", Data(page, "text/html; charset=utf-8"))
+        self._root.putChild(b"", Page(page, "text/html; charset=utf-8"))
         return self
 
     def getHost(self) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.web.resource import Resource
 from twisted.web.server import Site
-from twisted.web.static import Data
 from websockets.asyncio.client import connect as connect_asyncio
 from websockets.sync.client import connect as connect_websocket
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all
 from tests.tls.peer import SERVER, client_context, twisted_options
 from tests.websocket.connections import END, REQUEST, close, text
+from tests.websocket.pages import Page
 from twsock.protocols import WebSocketEcho, WebSocketFactory, WebSocketResource
 
 PEM = SERVER.private_key_and_cert_chain_pem.bytes()
@@ -32,7 +32,7 @@ class BesideSite:
     def listen(self, factory: WebSocketFactory) -> Any:
         root = Resource()
         root.putChild(b"chat", WebSocketResource(factory))
-        root.putChild(b"page", Data(b"the page", "text/plain"))
+        root.putChild(b"page", Page(b"the page", "text/plain"))
         return self._endpoint.listen(Site(root))
 
 

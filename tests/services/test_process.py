@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import socket
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +103,15 @@ class ProcessServiceTests(SynchronousTestCase):
     def test_the_level_drops_lower_events(self) -> None:
         """In both formats."""
         for form in ("text", "json"):
-            path = self.mktemp()
+            output = io.StringIO()
+            self.patch(sys, "stdout", output)
             application: Any = Application("mine")
             words = ("--log-level", "warn", "--log-format", form)
-            ProcessService(options(*words, logfile=path)).setServiceParent(application)
+            ProcessService(options(*words, logfile="-")).setServiceParent(application)
             observer = application.getComponent(ILogObserver)
             for level in (LogLevel.info, LogLevel.warn, LogLevel.error):
                 observer({"log_level": level, "log_format": f"at {level.name}", "log_time": 0})
-            lines = Path(path).read_text().splitlines()
+            lines = output.getvalue().splitlines()
             self.assertEqual(len(lines), 2, f"{form}: {lines}")
             self.assertIn("at warn", lines[0])
 

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
-from twisted.web.static import Data
 
 from tests.websocket.connections import END, REQUEST, Recorder, close, text
+from tests.websocket.pages import Page
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
 from twsock.websocket.http_message import Request
@@ -75,7 +75,7 @@ class SiteTestCase(SynchronousTestCase):
         self.resource = Watched(self.factory)
         root = Resource()
         root.putChild(b"chat", self.resource)
-        root.putChild(b"page", Data(b"the page", "text/plain"))
+        root.putChild(b"page", Page(b"the page", "text/plain"))
         self.site = CountingSite(root, reactor=self.clock, timeout=60)
         self.logged = self.site.logged
         self.open()

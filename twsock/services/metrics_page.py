@@ -94,10 +94,15 @@ class _Page(Resource):
 
     # Called by Twisted.
 
-    def render_GET(self, request: Any) -> bytes:  # noqa: N802 - Twisted looks this name up
+    @override
+    def render(self, request: Any) -> bytes:
         """Return the text of a page."""
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         request.setHeader("Cache-Control", "no-store")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setResponseCode(405)
+            request.setHeader("Allow", "GET, HEAD")
+            return b"method not allowed\n"
         if request.path == b"/health/live":
             return b"live\n"
         if request.path == b"/health/ready":

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import warnings
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +24,17 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
-from twisted.web.static import File
 from typing_extensions import override
 
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
 from twsock.websocket.judging import serves_loopback
 from twsock.websocket.resource import WebSocketResource, answer_refusal, convert_request
+
+# The module of Twisted uses names that Twisted has deprecated, while it is imported.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from twisted.web.static import File
 
 __all__ = ["MAX_PAGE_CONNECTIONS", "PATIENCE", "FileSite", "SiteEndpoint"]
 

@@ -22,7 +22,6 @@ from twisted.internet.endpoints import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate as TwistedCertificate
 from twisted.internet.ssl import (
-    PrivateCertificate,
     optionsForClientTLS,
     trustRootFromCertificates,
 )
@@ -33,7 +32,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from tests.lifetimes import Lifetimes
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from tests.loopback.reactors import on_every_reactor
-from tests.tls.peer import AUTHORITY, SERVER
+from tests.tls.peer import AUTHORITY, SERVER, twisted_options
 from twsock import (
     BrokenError,
     Certificate,
@@ -366,10 +365,10 @@ class SecureTests(ClientTests):
         """The endpoint has TLS of its own, to a proxy that decrypts it."""
 
         async def work(reactor: Any, port: int) -> None:
-            outside = PrivateCertificate.loadPEM(SERVER.private_key_and_cert_chain_pem.bytes())
+            outside = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
             forward: Any = ProxyFactory("127.0.0.1", port)
             proxy: Any = await SSL4ServerEndpoint(
-                reactor, 0, outside.options(), interface="127.0.0.1"
+                reactor, 0, outside, interface="127.0.0.1"
             ).listen(forward)
             authority = TwistedCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
             roots = trustRootFromCertificates([authority])

@@ -16,6 +16,7 @@ UNPAIRED_TESTS = {
     "tests/sockets/stream/test_ends_in_memory.py": "transports that call back within a close",
     "tests/sockets/stream/test_synchronous_pairs.py": "any conversation on transports in memory",
     "tests/test_documents.py": "README.md, CONTRIBUTING.md, docs/, newsfragments/",
+    "tests/test_coming_from.py": "docs/coming-from.rst",
     "tests/test_examples.py": "examples/",
     "tests/test_lazy_imports.py": "the names of `twsock`, which are imported when used",
     "tests/test_layers.py": "the imports of all modules",

@@ -3,31 +3,26 @@ WebSockets, tested by the browser Chromium; see docs/websockets.rst.
 
 A page of a Site connects to five ports in turn: those of a Site with a `WebSocketResource` and of a
 `WebSocketFactory` without a Site, both with and without an endpoint of TLS, and of a factory with
-TLS of its own. It posts what it has seen to the Site.
+TLS of its own. Then two pages talk in the chat room of examples/websocket_chat_page.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import queue
-import shutil
 import signal
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 from unittest import skipIf
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from typing_extensions import override
 
+from tests.chromium import CHROMIUM, Tab, run_browser
 from tests.loopback.reactors import VARIANT_REACTORS, EveryReactor
+from tests.test_examples import EXAMPLES, running
 from tests.tls.peer import SERVER, twisted_options
 from tests.websocket.pages import Page
 from twsock.protocols import (
@@ -39,11 +34,6 @@ from twsock.protocols import (
 )
 from twsock.tls import Certificate, ServerOptions, ServerTls
 from twsock.websocket import DeflateSettings
-
-_CHROMIUM: Final = shutil.which("chromium")
-
-#: Seconds for the browser; many times what it needs.
-_PATIENCE: Final = 60
 
 _PEM: Final = SERVER.private_key_and_cert_chain_pem.bytes()
 
@@ -96,6 +86,7 @@ const converse = async (url) => {
   const seen = { protocol: socket.protocol, extension: socket.extensions.split(";")[0] };
   seen.text = await echo(socket, "h\u00e9llo \u{1F600}");
   seen.empty = await echo(socket, "");
+  seen.emptyBinary = sameBytes(await echo(socket, new Uint8Array(0)), []);
   const bytes = Uint8Array.from({ length: MIB }, (_, index) => (index * index) >> 3);
   seen.binary = sameBytes(await echo(socket, bytes), bytes);
   const long = "x\u{1F600}".repeat(10000);
@@ -104,64 +95,81 @@ const converse = async (url) => {
   burst.forEach((message) => socket.send(message));
   const echoes = await receive(socket, burst.length);
   seen.burst = echoes.filter((message, index) => message === burst[index]).length;
-  socket.close(4001, "by the page \u{1F600}");
-  seen.closedByPage = await socket.closed;
-  const other = await open(url);
-  other.send("close");
-  seen.closedByServer = await other.closed;
+  seen.closedByPage = [];
+  for (const close of [[], [1000], [3000, ""], [4999, "by the page \u{1F600}"]]) {
+    const other = await open(url);
+    other.close(...close);
+    seen.closedByPage.push(await other.closed);
+  }
+  seen.closedByServer = [];
+  for (const code of CODES) {
+    const other = await open(url);
+    other.send(`close ${code}`);
+    seen.closedByServer.push(await other.closed);
+  }
+  socket.send(new Uint8Array(MIB + 1));
+  seen.tooLarge = await socket.closed;
+  const foreign = await open(url.replace("127.0.0.1", "localhost")).catch(String);
+  seen.foreignOrigin = foreign.split(" ").slice(-2).join(" ");
   return seen;
 };
-(async () => {
+const result = (async () => {
   const all = {};
   for (const [name, url] of Object.entries(URLS)) {
     try { all[name] = await converse(url); } catch (error) { all[name] = String(error); }
   }
-  await fetch("/result", { method: "POST", body: JSON.stringify(all) });
+  return all;
 })();
 </script>
 """
 
-#: What the page sees at each of the addresses.
+#: A promise that is fulfilled when the chat page shows a line.
+_SHOWS: Final = r"""
+new Promise((done) => {
+  const look = () => {
+    if ([...log.children].some((shown) => shown.textContent === LINE)) done(true);
+  };
+  new MutationObserver(look).observe(log, { childList: true });
+  look();
+})
+"""
+
+#: The close codes that the page asks the servers for.
+_CODES: Final = (1000, 1001, 1003, 1008, 1011, 3000, 4999)
+
+_BY_PAGE: Final = "by the page \N{GRINNING FACE}"
+_BY_SERVER: Final = "by the server \N{GRINNING FACE}"
+
+#: What the page sees at each of the addresses; a close is a code, a reason and ``wasClean``.
 _SEEN: Final = {
     "protocol": "echo",
     "extension": "permessage-deflate",
     "text": "héllo \N{GRINNING FACE}",
     "empty": "",
+    "emptyBinary": True,
     "binary": True,
     "compressible": True,
     "burst": 5000,
-    "closedByPage": [4001, "by the page \N{GRINNING FACE}", True],
-    "closedByServer": [4002, "by the server \N{GRINNING FACE}", True],
+    "closedByPage": [[1005, "", True], [1000, "", True], [3000, "", True], [4999, _BY_PAGE, True]],
+    "closedByServer": [[code, _BY_SERVER, True] for code in _CODES],
+    "tooLarge": [1009, "compressed message above 1048576 bytes", True],
+    "foreignOrigin": "closed: 1006",
 }
 
 #: The closes that the server sees at each of the addresses.
-_CLOSED: Final = [tuple(_SEEN[end][:2]) for end in ("closedByPage", "closedByServer")]  # type: ignore[index]
-
-
-class _Result(Resource):
-    """Takes what the page posts."""
-
-    isLeaf = True  # noqa: N815 - Twisted reads it
-
-    def __init__(self, posted: queue.SimpleQueue[bytes]) -> None:
-        super().__init__()
-        self._posted = posted
-
-    def render_POST(self, request: Any) -> bytes:  # noqa: N802 - Twisted calls it
-        self._posted.put(request.content.read())
-        return b""
+_CLOSED: Final = [
+    tuple(close[:2])
+    for close in (*_SEEN["closedByPage"], *_SEEN["closedByServer"], _SEEN["tooLarge"])  # type: ignore[misc]
+]
 
 
 class _Ports:
     """Both kinds of servers, with and without TLS; an endpoint and a port for the tests."""
 
-    def __init__(
-        self, reactor: Any, protocol: type[WebSocketEcho], posted: queue.SimpleQueue[bytes]
-    ) -> None:
+    def __init__(self, reactor: Any, protocol: type[WebSocketEcho]) -> None:
         self._reactor = reactor
         self._secure = WebSocketFactory(reactor, protocol, upgrade=_IMPLICIT, **_SETTINGS)
         self._root = Resource()
-        self._root.putChild(b"result", _Result(posted))
         self._ports: list[Any] = []
 
     def listen(self, factory: WebSocketFactory) -> Deferred[_Ports]:
@@ -191,8 +199,8 @@ class _Ports:
         for name, port in zip(_TRIED, ports, strict=True):
             scheme, path = name.split()
             urls[name] = f"{scheme}://127.0.0.1:{port.getHost().port}{path}"
-        page = _PAGE.replace("URLS", json.dumps(urls)).encode()
-        self._root.putChild(b"", Page(page, "text/html; charset=utf-8"))
+        page = _PAGE.replace("URLS", json.dumps(urls)).replace("CODES", json.dumps(_CODES))
+        self._root.putChild(b"", Page(page.encode(), "text/html; charset=utf-8"))
         return self
 
     def getHost(self) -> Any:
@@ -207,46 +215,7 @@ class _Ports:
             await port.stopListening()
 
 
-@contextlib.contextmanager
-def _browser(url: str) -> Iterator[Path]:
-    """
-    Open a page in Chromium, whose files are in a folder of its own; yields what it prints.
-
-    At the end it is asked to exit: it ends its processes, also those in groups of their own.
-    """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        printed = Path(folder, "printed")
-        command = [
-            str(_CHROMIUM),
-            *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-            *("--disable-breakpad", "--disable-background-networking", "--no-first-run"),
-            *("--ignore-certificate-errors", f"--user-data-dir={folder}/profile", url),
-        ]
-        with printed.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, "HOME": folder, "XDG_CONFIG_HOME": folder, "TMPDIR": folder},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            yield printed
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_PATIENCE)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@skipIf(_CHROMIUM is None, "chromium is not installed")
+@skipIf(CHROMIUM is None, "chromium is not installed")
 class ChromiumBuilder(EveryReactor):
     """Opens a page with WebSockets in Chromium."""
 
@@ -254,15 +223,15 @@ class ChromiumBuilder(EveryReactor):
     make_factory = WebSocketFactory
 
     def test_page_talks_to_every_kind_of_server(self) -> None:
-        """Messages, compression, a burst and both closes are as the page expects."""
+        """Messages, compression, a burst, closes and refusals are as the page expects."""
         closed: list[tuple[int, str]] = []
-        posted: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
         class Echo(WebSocketEcho):
             @override
             def text_received(self, text: str) -> None:
-                if text == "close":
-                    self.close(4002, "by the server \N{GRINNING FACE}")
+                command, _, code = text.partition(" ")
+                if command == "close":
+                    self.close(int(code), _BY_SERVER)
                 else:
                     super().text_received(text)
 
@@ -271,20 +240,51 @@ class ChromiumBuilder(EveryReactor):
                 closed.append((code, reason))
 
         def peer(address: tuple[str, int]) -> None:
-            with _browser(f"http://127.0.0.1:{address[1]}/") as printed:
-                try:
-                    seen = json.loads(posted.get(timeout=_PATIENCE))
-                except queue.Empty:
-                    self.fail(f"the page posted nothing: {printed.read_text(errors='replace')}")
+            with run_browser() as browser:
+                seen = browser.open(f"http://127.0.0.1:{address[1]}/").evaluate("result")
             self.assertEqual(seen, dict.fromkeys(_TRIED, _SEEN))
 
-        self.serve(
-            Echo,
-            peer,
-            lambda reactor: _Ports(reactor, Echo, posted),
-            **_SETTINGS,
-        )
+        self.serve(Echo, peer, lambda reactor: _Ports(reactor, Echo), **_SETTINGS)
         self.assertEqual(sorted(closed), sorted(_CLOSED * len(_TRIED)))
+
+
+@skipIf(CHROMIUM is None, "chromium is not installed")
+class ChatPageTests(SynchronousTestCase):
+    """The page of examples/websocket_chat_page.py, in two tabs."""
+
+    def wait_for(self, tab: Tab, line: str) -> None:
+        """Wait until a page shows a line."""
+        self.assertTrue(tab.evaluate(_SHOWS.replace("LINE", json.dumps(line))))
+
+    def test_two_pages_talk_to_each_other(self) -> None:
+        """HTML in a text has no effect. A reload and a closed tab leave; Ctrl-C ends the room."""
+        with (
+            running(EXAMPLES / "websocket_chat_page.py", "0") as (server, _opened, port),
+            run_browser() as browser,
+        ):
+            ada = browser.open(f"http://127.0.0.1:{port}/")
+            ada.type("Ada")
+            self.wait_for(ada, "Ada has joined")
+            grace = browser.open(f"http://localhost:{port}/")
+            grace.type("Grace")
+            self.wait_for(grace, "Grace has joined")
+            grace.type("<b>Hello</b> \N{GRINNING FACE}")
+            ada.type("Good morning")
+            for tab in (ada, grace):
+                self.wait_for(tab, "Grace: <b>Hello</b> \N{GRINNING FACE}")
+                self.wait_for(tab, "Ada: Good morning")
+            grace.reload()
+            self.wait_for(ada, "Grace has left")
+            grace.type("Ada")
+            self.wait_for(grace, "You are not in the room: the name is taken")
+            grace.type("Hopper")
+            self.wait_for(ada, "Hopper has joined")
+            grace.close()
+            self.wait_for(ada, "Hopper has left")
+            server.send_signal(signal.SIGINT)
+            self.wait_for(ada, "You are not in the room: the server ends")
+            printed, _ = server.communicate()
+        self.assertEqual((printed, server.returncode), ("", 0))
 
 
 globals().update(ChromiumBuilder.makeTestCaseClasses())

@@ -20,9 +20,10 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_websocket
+from websockets.typing import Subprotocol
 
 from tests.ports import free_udp_port
 from tests.services.processes import twistd
@@ -35,7 +36,7 @@ from twsock.websocket.http import MAX_FIELDS, MAX_HEAD
 from twsock.websocket.protocol import DEFAULT_MAX_MESSAGE_SIZE
 
 _TOP = Path(__file__).parents[1]
-_EXAMPLES = _TOP / "examples"
+EXAMPLES = _TOP / "examples"
 _README = _TOP / "README.md"
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_TOP), "PYTHONUNBUFFERED": "1"}
 _LOCAL = "tcp:0:interface=127.0.0.1"
@@ -51,7 +52,7 @@ def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run_example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run an example until it exits."""
-    return run_program(_EXAMPLES / name, *arguments)
+    return run_program(EXAMPLES / name, *arguments)
 
 
 def run_program(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +92,7 @@ def running(path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
 
 def promised(name: str, run: int = 1) -> str:
     """Return the output that the docstring of an example promises."""
-    text = (_EXAMPLES / name).read_text(encoding="utf-8").split("You will see:")[run]
+    text = (EXAMPLES / name).read_text(encoding="utf-8").split("You will see:")[run]
     first, *others = text.splitlines()
     lines = [first, *itertools.takewhile(lambda line: line.startswith(15 * " "), others)]
     return "".join(f"{line.strip()}\n" for line in lines)
@@ -115,7 +116,7 @@ class ExamplesTests(SynchronousTestCase):
     def test_the_server_greets_two_clients_in_order(self) -> None:
         """The server exits on Ctrl-C."""
         with subprocess.Popen(
-            [sys.executable, str(_EXAMPLES / "guestbook_server.py"), _LOCAL],
+            [sys.executable, str(EXAMPLES / "guestbook_server.py"), _LOCAL],
             env=_ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
@@ -155,7 +156,7 @@ class ExamplesTests(SynchronousTestCase):
     def test_the_stream_socket_sample_prints_each_message_once(self) -> None:
         """Ctrl-C ends its server."""
         with subprocess.Popen(
-            [sys.executable, str(_EXAMPLES / "stream_socket_sample.py"), "server", "0"],
+            [sys.executable, str(EXAMPLES / "stream_socket_sample.py"), "server", "0"],
             env=_ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
@@ -180,7 +181,7 @@ class ExamplesTests(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as remote:
             remote.settimeout(_PATIENCE)
             address = ("127.0.0.1", str(remote.getsockname()[1]))
-            with running(_EXAMPLES / "proxy.py", "0", *address) as (server, _opened, _port):
+            with running(EXAMPLES / "proxy.py", "0", *address) as (server, _opened, _port):
                 port = int(re.findall(r"127.0.0.1:(\d+) leads", _opened)[0])
                 with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client:
                     onward, _ = remote.accept()
@@ -210,7 +211,7 @@ class ExamplesTests(SynchronousTestCase):
         os.environ.update(GUESTBOOK=_LOCAL, WEBSITE=_LOCAL)
         self.addCleanup(os.environ.pop, "GUESTBOOK")
         self.addCleanup(os.environ.pop, "WEBSITE")
-        with twistd("-y", str(_EXAMPLES / "beside_a_website.py")) as server:
+        with twistd("-y", str(EXAMPLES / "beside_a_website.py")) as server:
             website = server.wait_for(r"Site starting on (\d+)")
             (port,) = server.wait_for_ports()
             client = run_client(f"tcp:127.0.0.1:{port}", "Ada <3")
@@ -251,7 +252,7 @@ class SecureExamplesTests(SynchronousTestCase):
 class ChatExampleTests(SynchronousTestCase):
     """The chat room, with ``websockets`` as its members."""
 
-    PATH = _EXAMPLES / "websocket_chat.py"
+    PATH = EXAMPLES / "websocket_chat.py"
 
     @contextlib.contextmanager
     def member(self, port: int, name: str) -> Iterator[ClientConnection]:
@@ -320,6 +321,82 @@ class ChatExampleTests(SynchronousTestCase):
                 self.assertRegex(refused.stderr, r"\A(websocket_chat|usage): .+\n\Z", f"{words=}")
 
 
+class ChatPageExampleTests(SynchronousTestCase):
+    """The chat room with a page; tests/test_browsers.py opens it in Chromium."""
+
+    NAME = "websocket_chat_page.py"
+
+    @contextlib.contextmanager
+    def enter(self, port: int, name: str, **options: Any) -> Iterator[ClientConnection]:
+        """Connect as the page does, and send a name."""
+        uri = f"ws://127.0.0.1:{port}/ws"
+        options.setdefault("subprotocols", [Subprotocol("chat.example")])
+        with connect_websocket(uri, compression=None, **options) as member:
+            member.send(name)
+            yield member
+
+    def test_page_and_its_room_are_on_one_port(self) -> None:
+        """Texts go to all members; Ctrl-C closes with 1001."""
+        with running(EXAMPLES / self.NAME, "0") as (server, opened, port):
+            for path, expected in (("", b'<script src="chat.js"'), ("chat.js", b"new WebSocket(")):
+                url = f"http://127.0.0.1:{port}/{path}"
+                with urllib.request.urlopen(url, timeout=_PATIENCE) as response:
+                    self.assertIn(expected, response.read())
+            with self.enter(port, "Ada", origin=f"http://127.0.0.1:{port}") as ada:
+                self.assertEqual(ada.recv(_PATIENCE), '{"joined": "Ada"}')
+                with self.enter(port, "Grace") as grace:
+                    for member in (ada, grace):
+                        self.assertEqual(member.recv(_PATIENCE), '{"joined": "Grace"}')
+                    ada.send("é")
+                    for member in (ada, grace):
+                        shown = member.recv(_PATIENCE)
+                        self.assertEqual(shown, r'{"from": "Ada", "text": "\u00e9"}')
+                self.assertEqual(ada.recv(_PATIENCE), '{"left": "Grace"}')
+                server.send_signal(signal.SIGINT)
+                self.assertEqual(self.close_code(ada), 1001)
+            printed, _ = server.communicate()
+        self.assertEqual(opened.replace(str(port), "8080"), promised(self.NAME))
+        self.assertEqual((printed, server.returncode), ("", 0))
+
+    def close_code(self, member: ClientConnection) -> int | None:
+        """Wait for the end of a WebSocket; return its close code."""
+        with self.assertRaises(ConnectionClosed):
+            member.recv(_PATIENCE)
+        return member.close_code
+
+    def test_each_rule_of_the_room_refuses(self) -> None:
+        """A taken name, an empty and a long one, a large text, another page, no subprotocol."""
+        with (
+            running(EXAMPLES / self.NAME, "0") as (_server, _opened, port),
+            self.enter(port, "Ada") as ada,
+        ):
+            self.assertEqual(ada.recv(_PATIENCE), '{"joined": "Ada"}')
+            for name in ("Ada", "", "x" * 21, "\t"):
+                with self.enter(port, name) as refused:
+                    self.assertEqual(self.close_code(refused), 4000, f"{name=}")
+            others: list[dict[str, Any]] = [
+                {"origin": "http://example.com"},
+                {"additional_headers": {"Host": "example.com"}},
+                {"subprotocols": []},
+            ]
+            for options in others:
+                with (
+                    self.assertRaises(InvalidStatus, msg=f"{options=}"),
+                    self.enter(port, "Grace", **options),
+                ):
+                    pass
+            ada.send("x" * 1001)
+            self.assertEqual(self.close_code(ada), 1009)
+
+    def test_unusable_port_is_refused_in_one_line(self) -> None:
+        """A port in use, one that is no number, and one above 65,535 give one line."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for port in (str(taken.getsockname()[1]), "http", "65536"):
+                refused = run_example(self.NAME, port)
+                self.assertEqual(refused.returncode, 1, f"{port=}")
+                self.assertRegex(refused.stderr, r"\A(websocket_chat_page|usage): .+\n\Z", port)
+
+
 class WebSocketSampleTests(SynchronousTestCase):
     """The WebSocket sample: its four scenarios, and its error texts."""
 
@@ -334,7 +411,7 @@ class WebSocketSampleTests(SynchronousTestCase):
         folder = "/WebSocketSample/"
         server_name = "websocket_sample_server.py"
         server_words = ("0", "0", self.folder)
-        with running(_EXAMPLES / server_name, *server_words) as (server, opened, _port):
+        with running(EXAMPLES / server_name, *server_words) as (server, opened, _port):
             port, secure = re.findall(r"\d+", opened)
             certified = (
                 f"wss://localhost:{secure}{folder}EchoWebSocketWithClientAuthentication.ashx"
@@ -387,7 +464,7 @@ class MailExampleTests(SynchronousTestCase):
 
     def test_ctrl_c_ends_the_connections_in_order(self) -> None:
         """The server prints its port, and ends the connection of a client in order."""
-        with running(_EXAMPLES / "smtp_starttls.py", _LOCAL, self.folder) as (server, opened, port):
+        with running(EXAMPLES / "smtp_starttls.py", _LOCAL, self.folder) as (server, opened, port):
             with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client:
                 greeting = client.recv(100)
                 server.send_signal(signal.SIGINT)
@@ -434,7 +511,7 @@ class DatagramExamplesTests(SynchronousTestCase):
     def test_two_programs_share_the_port_and_receive_from_the_group(self) -> None:
         """The sender receives too; a third program that does not share the port can't bind it."""
         port = str(free_udp_port())
-        path = _EXAMPLES / "multicast_sample.py"
+        path = EXAMPLES / "multicast_sample.py"
         with subprocess.Popen(
             [sys.executable, str(path), "listen", "3", "30", port],
             env=_ENVIRONMENT,

@@ -1,11 +1,16 @@
 """
-The contract of every stream: one mixin for TCP, UNIX sockets, TLS and memory.
+The contract of every stream: one mixin for TCP, UNIX sockets, TLS, memory and WebSockets.
 
-The claims are those of trio's testing package for streams, and those that twsock adds.
+The claims are those of trio's testing package for streams, and those that twsock adds. They are in
+two parts. `ByteStreamContract` holds for the streams of WebSockets, too. `StreamContract` adds the
+claims that a WebSocket cannot keep: it has no half-close, as the close frame ends both directions
+(:rfc:`6455`, section 5.5.1: no data follows it, and the peer answers with its own); and no
+``cancel_io``, as a message that has begun has to be sent to its end.
 """
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,10 +29,35 @@ from twsock import (
     SocketErrorStatus,
     StreamSocket,
 )
+from twsock.sockets import InputStream
 
 MIB = 1024 * 1024
 
-Conversation = Callable[[StreamSocket, StreamSocket], Awaitable[None]]
+
+class Stream(typing.Protocol):
+    """One end of a connection: a `StreamSocket`, or a WebSocket of a byte stream."""
+
+    @property
+    def input_stream(self) -> InputStream:
+        """The receiving side."""
+
+    @property
+    def output_stream(self) -> Any:
+        """The sending side: that of a stream, or of a WebSocket."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes can be sent."""
+
+    def close(self) -> Deferred[None]:
+        """Send what is queued, then end in order."""
+
+    def abort(self) -> Deferred[None]:
+        """End at once."""
+
+
+#: Called with the two ends.
+Conversation = Callable[[Any, Any], Awaitable[None]]
 
 
 class OnEveryReactor(ClosingBuilder):
@@ -77,15 +107,19 @@ async def failure_of(operation: Deferred[Any]) -> SocketError:
     raise AssertionError(f"succeeded with {result!r}")
 
 
-class StreamContract(OnEveryReactor):
-    """The claims about two ends of a connection."""
+class ByteStreamContract(OnEveryReactor):
+    """The claims about two ends of a connection, also if it is a WebSocket."""
 
     #: Whether an abort differs from an end in order if no byte was under way.
     has_resets = True
 
-    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+    async def make_pair(self, reactor: Any) -> tuple[Stream, Stream]:
         """Connect two sockets."""
         raise NotImplementedError
+
+    def make_bytes(self, size: int) -> bytes:
+        """Return bytes for a claim about room, whose values do not matter."""
+        return bytes(size)
 
     def converse(self, conversation: Conversation) -> None:
         """Let two connected sockets converse; then end both, in whatever state they are."""
@@ -104,7 +138,7 @@ class StreamContract(OnEveryReactor):
     def test_bytes_arrive_in_order(self) -> None:
         """In both directions."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             for one, other in ((near, far), (far, near)):
                 for number in range(100):
                     one.output_stream.write(b"%3d" % number)
@@ -120,7 +154,7 @@ class StreamContract(OnEveryReactor):
     def test_an_empty_write_is_not_an_end(self) -> None:
         """It returns 0, and the peer receives nothing."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             self.assertEqual(await near.output_stream.write(b""), 0)
             await near.output_stream.send_all(b"x")
             self.assertEqual(await far.input_stream.receive_some(), b"x")
@@ -130,7 +164,7 @@ class StreamContract(OnEveryReactor):
     def test_a_read_returns_no_more_than_its_size(self) -> None:
         """The rest is for the next read."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             await near.output_stream.send_all(b"abc")
             self.assertEqual(await far.input_stream.receive_exactly(1), b"a")
             self.assertEqual(await far.input_stream.receive_some(1), b"b")
@@ -141,7 +175,7 @@ class StreamContract(OnEveryReactor):
     def test_a_second_read_is_refused(self) -> None:
         """The first read is not disturbed."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             first = far.input_stream.receive_some()
             self.assertIsInstance(await failure_of(far.input_stream.receive_some()), BusyError)
             near.output_stream.write(b"x")
@@ -152,7 +186,7 @@ class StreamContract(OnEveryReactor):
     def test_closing_ends_the_peers_read(self) -> None:
         """The peer reads the end of the stream, with each kind of read."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             read = far.input_stream.receive_some()
             near.close()
             self.assertEqual(await read, b"")
@@ -167,7 +201,7 @@ class StreamContract(OnEveryReactor):
     def test_closing_ends_a_read_of_this_end(self) -> None:
         """The read fails, and does not hang."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             read = near.input_stream.receive_some()
             near.close()
             self.assertIsInstance(await failure_of(read), ClosedError)
@@ -177,7 +211,7 @@ class StreamContract(OnEveryReactor):
     def test_closing_twice_is_harmless(self) -> None:
         """While the first close is under way, and when it is done."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             closing, again = near.close(), near.close()
             await far.close()
             await closing
@@ -191,7 +225,7 @@ class StreamContract(OnEveryReactor):
     def test_after_closing_every_call_is_refused(self) -> None:
         """Reads, writes and flushes."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             near.close()
             for name, operation in (
                 ("read", near.input_stream.receive_some()),
@@ -205,9 +239,9 @@ class StreamContract(OnEveryReactor):
     def test_bytes_sent_before_closing_arrive(self) -> None:
         """All of them, however many, although no write was awaited."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             for _ in range(16):
-                near.output_stream.write(bytes(256 * 1024))
+                near.output_stream.write(self.make_bytes(256 * 1024))
             near.close()
             received = 0
             async for chunk in far.input_stream:
@@ -219,8 +253,8 @@ class StreamContract(OnEveryReactor):
     def test_closing_with_unread_input_delivers_what_was_sent(self) -> None:
         """The end is in order, although bytes were not read."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
-            writing = far.output_stream.write(bytes(100_000))
+        async def conversation(near: Stream, far: Stream) -> None:
+            writing = far.output_stream.write(self.make_bytes(100_000))
             await turns(self.reactor)
             await near.output_stream.write(b"answer")
             near.close()
@@ -233,7 +267,7 @@ class StreamContract(OnEveryReactor):
     def test_an_abort_ends_every_wait_at_both_ends(self) -> None:
         """At once."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             here, there = near.input_stream.receive_some(), far.input_stream.receive_some()
             await near.abort()
             self.assertIsInstance(await failure_of(here), ClosedError)
@@ -247,7 +281,7 @@ class StreamContract(OnEveryReactor):
     def test_a_cancelled_read_takes_nothing(self) -> None:
         """The next read gets the bytes."""
 
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+        async def conversation(near: Stream, far: Stream) -> None:
             read = far.input_stream.receive_exactly(4)
             near.output_stream.write(b"ab")
             await near.output_stream.flush()
@@ -259,6 +293,81 @@ class StreamContract(OnEveryReactor):
             self.assertEqual(await far.input_stream.receive_exactly(4), b"abcd")
 
         self.converse(conversation)
+
+    def test_a_flush_waits_for_a_peer_that_does_not_read(self) -> None:
+        """
+        It ends when the peer has read; this end receives only a bounded number of bytes unread.
+        """
+
+        async def conversation(near: Stream, far: Stream) -> None:
+            for _ in range(160):
+                near.output_stream.write(self.make_bytes(100_000))
+            flush = near.output_stream.flush()
+            await turns(self.reactor, 50)
+            self.assertFalse(flush.called)
+            self.assertLess(far.input_stream.buffered, 300_000)
+            received = 0
+            while received < 16_000_000:
+                received += len(await far.input_stream.receive_some())
+            self.assertTrue(await flush)
+
+        self.converse(conversation)
+
+    def test_a_flush_fails_when_the_connection_is_lost(self) -> None:
+        """It does not hang."""
+
+        async def conversation(near: Stream, far: Stream) -> None:
+            near.output_stream.write(self.make_bytes(16 * MIB))
+            flush = near.output_stream.flush()
+            await turns(self.reactor)
+            await far.abort()
+            self.assertIsInstance(await failure_of(flush), BrokenError)
+
+        self.converse(conversation)
+
+    def test_both_directions_carry_megabytes_at_once(self) -> None:
+        """Neither direction waits for the other."""
+
+        async def send(one: Stream) -> None:
+            for _ in range(64):
+                await one.output_stream.write(self.make_bytes(65_536))
+
+        async def receive(one: Stream) -> int:
+            received = 0
+            while received < 4 * MIB:
+                received += len(await one.input_stream.receive_some())
+            return received
+
+        async def conversation(near: Stream, far: Stream) -> None:
+            sending = [ensureDeferred(send(one)) for one in (near, far)]
+            receiving = [ensureDeferred(receive(one)) for one in (near, far)]
+            for pending in sending:
+                await pending
+            self.assertEqual([await pending for pending in receiving], [4 * MIB] * 2)
+
+        self.converse(conversation)
+
+    def test_a_loop_of_writes_does_not_starve_its_reader(self) -> None:
+        """Both ends run in one reactor."""
+
+        async def send(one: Stream) -> None:
+            for _ in range(2000):
+                await one.output_stream.write(b"0123456789")
+
+        async def conversation(near: Stream, far: Stream) -> None:
+            sending = ensureDeferred(send(near))
+            self.assertFalse(sending.called)
+            self.assertEqual(len(await far.input_stream.receive_exactly(20_000)), 20_000)
+            await sending
+
+        self.converse(conversation)
+
+
+class StreamContract(ByteStreamContract):
+    """The claims about two ends of a connection that is no WebSocket."""
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        raise NotImplementedError
 
     def test_cancel_io_leaves_the_connection_usable(self) -> None:
         """It ends every wait with `OPERATION_ABORTED`, and nothing else."""
@@ -277,59 +386,6 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_a_flush_waits_for_a_peer_that_does_not_read(self) -> None:
-        """
-        It ends when the peer has read; this end receives only a bounded number of bytes unread.
-        """
-
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
-            for _ in range(160):
-                near.output_stream.write(bytes(100_000))
-            flush = near.output_stream.flush()
-            await turns(self.reactor, 50)
-            self.assertFalse(flush.called)
-            self.assertLess(far.input_stream.buffered, 300_000)
-            received = 0
-            while received < 16_000_000:
-                received += len(await far.input_stream.receive_some())
-            self.assertTrue(await flush)
-
-        self.converse(conversation)
-
-    def test_a_flush_fails_when_the_connection_is_lost(self) -> None:
-        """It does not hang."""
-
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
-            near.output_stream.write(bytes(16 * MIB))
-            flush = near.output_stream.flush()
-            await turns(self.reactor)
-            await far.abort()
-            self.assertIsInstance(await failure_of(flush), BrokenError)
-
-        self.converse(conversation)
-
-    def test_both_directions_carry_megabytes_at_once(self) -> None:
-        """Neither direction waits for the other."""
-
-        async def send(one: StreamSocket) -> None:
-            for _ in range(64):
-                await one.output_stream.write(bytes(65_536))
-
-        async def receive(one: StreamSocket) -> int:
-            received = 0
-            while received < 4 * MIB:
-                received += len(await one.input_stream.receive_some())
-            return received
-
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
-            sending = [ensureDeferred(send(one)) for one in (near, far)]
-            receiving = [ensureDeferred(receive(one)) for one in (near, far)]
-            for pending in sending:
-                await pending
-            self.assertEqual([await pending for pending in receiving], [4 * MIB] * 2)
-
-        self.converse(conversation)
-
     def test_a_closed_output_leaves_the_input_open(self) -> None:
         """The peer reads the end of the stream, and its answer arrives."""
 
@@ -341,20 +397,5 @@ class StreamContract(OnEveryReactor):
             await far.output_stream.close()
             answer = b"".join([chunk async for chunk in near.input_stream])
             self.assertEqual(answer, b"answer to question")
-
-        self.converse(conversation)
-
-    def test_a_loop_of_writes_does_not_starve_its_reader(self) -> None:
-        """Both ends run in one reactor."""
-
-        async def send(one: StreamSocket) -> None:
-            for _ in range(2000):
-                await one.output_stream.write(b"0123456789")
-
-        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
-            sending = ensureDeferred(send(near))
-            self.assertFalse(sending.called)
-            self.assertEqual(len(await far.input_stream.receive_exactly(20_000)), 20_000)
-            await sending
 
         self.converse(conversation)

@@ -212,15 +212,14 @@ class WebSocketConnection(ReportsEnds):
             # A copy: a raised error holds frames, which refer to this object.
             self._ending = error.copy() if error else ClosedError("the WebSocket was aborted")
         self._frames.refuse(output_closed)
+        waiting: Deferred[None] = succeed(None)
+        if stream is not None:
+            waiting = stream.when_lost()
+            (self._web_socket or stream).abort(error)
+        # Behind the abort: a receiver that drops its bytes makes the connection read on.
         self._receiver.drop(ClosedError("the WebSocket was aborted"))
         if stream is None:
             self.pull()
-            return succeed(None)
-        waiting = stream.when_lost()
-        if self._web_socket is None:
-            stream.abort(error)
-        else:
-            self._web_socket.abort(error)
         return waiting
 
     def ping(self) -> Deferred[float]:

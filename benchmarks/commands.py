@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "relay": "what a proxy costs that passes bytes on in both directions",
     "framing": "what it costs to decode frames, for each byte",
     "websocket": "what an echoed WebSocket message costs a server",
+    "websocket-idle": "how much memory an idle WebSocket needs",
     "websocket-core": "what it costs to decode and to encode a WebSocket message",
     "values": "what it costs to read and to write a record of four values",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",

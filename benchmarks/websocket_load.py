@@ -36,7 +36,7 @@ from benchmarks.websocket_client import (
     read_message,
 )
 
-__all__ = ["WebSocketCase", "WebSocketLoad", "make_payloads"]
+__all__ = ["WebSocketCase", "WebSocketLoad", "encode_message", "make_payloads"]
 
 #: Words of the texts; two of them have characters of more than one byte.
 _WORDS: Final = ("bid", "ask", "price", "größe", "volume", "trade", "ünit", "time", "symbol")
@@ -91,7 +91,7 @@ class WebSocketLoad(EchoLoad):
     def __init__(self, port: int, case: WebSocketCase, *, sleeps: bool) -> None:
         payloads = make_payloads(case)
         opcode = TEXT if case.is_text else BINARY
-        outgoing = [_encode(case, opcode, payload) for payload in payloads]
+        outgoing = [encode_message(case, opcode, payload) for payload in payloads]
         with open_web_socket(port, deflate=case.is_deflated) as connection:
             incoming = [
                 _echo(connection, frame, opcode, payload)
@@ -109,7 +109,8 @@ class WebSocketLoad(EchoLoad):
         )
 
 
-def _encode(case: WebSocketCase, opcode: int, payload: bytes) -> bytes:
+def encode_message(case: WebSocketCase, opcode: int, payload: bytes) -> bytes:
+    """Return the frame of a message, compressed where the case says so."""
     data = compress(payload) if case.is_deflated else payload
     return encode(opcode, data, deflated=case.is_deflated)
 

@@ -1,4 +1,4 @@
-"""Tests of `benchmarks.idle` and `benchmarks.idle_tls`: the whole command, in small."""
+"""Tests of `benchmarks.idle` and its two variants: the whole command, in small."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import idle_tls
+from benchmarks import idle_tls, websocket_idle
 from benchmarks.idle import BENCHMARK
 from tests.benchmarks.commands import run_small
 
 
 class IdleTests(SynchronousTestCase):
-    """``python -m benchmarks idle``, plain and over TLS."""
+    """``python -m benchmarks idle``, ``idle-tls`` and ``websocket-idle``."""
 
     if sys.platform != "linux":
         skip = "the benchmarks need Linux"
@@ -33,3 +33,14 @@ class IdleTests(SynchronousTestCase):
         self.assertEqual(list(servers), ["echo", "sockets", "int32", "bare"])
         for name, server in servers.items():
             self.assertGreater(server["cases"]["idle"]["echoed"], 0, name)
+
+    def test_idle_web_sockets_are_measured(self) -> None:
+        """A server gets a row with its growth, without and with compression."""
+        servers = run_small(
+            self, websocket_idle.BENCHMARK, "--connections", "20", "--servers", "echo"
+        )
+        cases = servers["echo"]["cases"]
+        self.assertEqual(list(cases), ["plain", "deflated"])
+        for name, figures in cases.items():
+            self.assertGreaterEqual(figures["echoed"], figures["connected"], name)
+            self.assertGreater(figures["connected"], 0, name)

@@ -51,6 +51,11 @@ class RequestTests(SynchronousTestCase):
         request = Request.from_bytes(b"GET", b"/", [(b"x", b"\xe2\x82\xac")])
         self.assertEqual(request, Request("GET", "/", (("x", "\xe2\x82\xac"),)))
 
+    def test_a_request_is_kept_as_one_string(self) -> None:
+        """Each byte of a request comes back, also one that separates fields elsewhere."""
+        request = Request("GET", "/?a=\xfc", (("x", 'a\n"b'), ("x", "\u20ac"), ("y", "")), "1.2")
+        self.assertEqual(Request.from_json(request.to_json()), request)
+
     def test_origin_and_subprotocols(self) -> None:
         """The offers of all fields, the preferred one first."""
         headers = (("Sec-WebSocket-Protocol", "b, a"), ("Sec-WebSocket-Protocol", "c"))

@@ -21,11 +21,14 @@ class Event(Generic[H]):
     The handlers of one event, called in the order in which they were added.
 
     :param name: name of the event in error messages.
-    :param is_frozen: returns whether handlers can no longer be added or removed.
+    :param is_frozen: returns whether handlers can no longer be added or removed; None if they
+        always can.
     :ivar handlers: the handlers, in order; a new tuple after each change.
     """
 
-    def __init__(self, name: str, is_frozen: Callable[[], bool]) -> None:
+    __slots__ = ("_is_frozen", "_name", "handlers")
+
+    def __init__(self, name: str, is_frozen: Callable[[], bool] | None = None) -> None:
         self._name = name
         self._is_frozen = is_frozen
         self.handlers: tuple[H, ...] = ()
@@ -68,5 +71,5 @@ class Event(Generic[H]):
         self.handlers = ()
 
     def _check(self) -> None:
-        if self._is_frozen():
+        if self._is_frozen is not None and self._is_frozen():
             raise LocalProtocolError(f"handlers of {self._name} are added before binding")

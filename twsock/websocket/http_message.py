@@ -8,11 +8,11 @@ is that of :rfc:`9112`. No I/O, no clock.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cached_property
 from http import HTTPStatus
 from typing import Final
 
@@ -40,20 +40,15 @@ class _Head:
 
     headers: Headers
 
-    @cached_property
-    def _fields(self) -> dict[str, list[str]]:
-        fields: dict[str, list[str]] = {}
-        for name, value in self.headers:
-            fields.setdefault(name.lower(), []).append(value)
-        return fields
-
     def values(self, name: str) -> list[str]:
         """
         Return the values of all fields of one name, in order.
 
         :param name: in upper or lower case.
         """
-        return self._fields.get(name.lower(), [])
+        # No index: of 100 fields at most, and it would take as much memory as the fields.
+        wanted = name.lower()
+        return [value for known, value in self.headers if known.lower() == wanted]
 
     def header(self, name: str) -> str | None:
         """
@@ -128,6 +123,16 @@ class Request(_Head):
             tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers),
             http_version.decode("latin-1"),
         )
+
+    def to_json(self) -> str:
+        """Return the request as one string, for `from_json`."""
+        return json.dumps((self.method, self.target, self.headers, self.http_version))
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """Return the request that `to_json` has made a string of."""
+        method, target, headers, http_version = json.loads(text)
+        return cls(method, target, tuple((name, value) for name, value in headers), http_version)
 
     @property
     def path(self) -> str:

@@ -22,7 +22,9 @@ class AcceptingTests(SynchronousTestCase):
         for index in range(len(REQUEST)):
             self.assertEqual(one.sockets, [])
             one.receive(REQUEST[index : index + 1])
-        self.assertEqual(one.socket.information.request.target, "/chat")
+        request = one.socket.information.request
+        self.assertEqual(request.target, "/chat")
+        self.assertEqual(request.header("Upgrade"), "websocket")
         self.assertTrue(one.socket.is_open)
 
     def test_refused_requests_reach_no_application(self) -> None:

@@ -45,32 +45,37 @@ __all__ = [
 class ServerWebSocketInformation(StreamSocketInformation):
     """Facts of one WebSocket of a server: those of a `twsock.StreamSocket`, and its request."""
 
-    __slots__ = ("_acceptance",)
+    __slots__ = ("_is_compressed", "_protocol", "_request")
 
     def __init__(self) -> None:
         super().__init__()
-        self._acceptance: Acceptance | None = None
+        self._protocol: str | None = None
+        self._is_compressed = False
+        # One string: the some 50 objects of a `Request` take several times its memory.
+        self._request: str | None = None
 
     @property
     def protocol(self) -> str | None:
         """The subprotocol that was agreed; None without one."""
-        return None if self._acceptance is None else self._acceptance.subprotocol
+        return self._protocol
 
     @property
     def is_compressed(self) -> bool:
         """Whether both ends agreed to compress messages (:rfc:`7692`)."""
-        return self._acceptance is not None and self._acceptance.compression is not None
+        return self._is_compressed
 
     @property
     def request(self) -> Request | None:
-        """The request of the client, for its target and header fields."""
-        return None if self._acceptance is None else self._acceptance.request
+        """The request of the client, for its target and header fields; made anew at each access."""
+        return None if self._request is None else Request.from_json(self._request)
 
     # Called by the socket.
 
     def agreed(self, acceptance: Acceptance) -> None:
         """Record a finished handshake."""
-        self._acceptance = acceptance
+        self._protocol = acceptance.subprotocol
+        self._is_compressed = acceptance.compression is not None
+        self._request = acceptance.request.to_json()
 
 
 class ServerMessageWebSocketControl:
@@ -208,7 +213,7 @@ class ServerMessageWebSocket(MessageCalls, ServerWebSocket):
         self.control = ServerMessageWebSocketControl()
         self.message_received: Event[
             Callable[[Any, MessageWebSocketMessageReceivedEventArgs], Any]
-        ] = Event("message_received", lambda: False)
+        ] = Event("message_received")
         self._receiver = WebSocketMessageReceiver(reactor, self.message_received)
         self.output_stream = WebSocketOutputStream(reactor, choose_by(self.control))
 

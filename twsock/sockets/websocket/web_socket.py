@@ -70,9 +70,7 @@ class AwaitableWebSocket:
         self._close_timeout = close_timeout
         self._state = StreamSocketState()
         self._connection: WebSocketConnection | None = None
-        self.closed: Event[Callable[[Any, WebSocketClosedEventArgs], Any]] = Event(
-            "closed", lambda: False
-        )
+        self.closed: Event[Callable[[Any, WebSocketClosedEventArgs], Any]] = Event("closed")
 
     # Facts.
 

@@ -15,11 +15,17 @@ import textwrap
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.web.resource import Resource
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_websocket
@@ -28,10 +34,16 @@ from websockets.typing import Subprotocol
 from tests.ports import free_udp_port
 from tests.services.processes import twistd
 from tests.websocket.connections import END, REQUEST, Connected, connected, text
+from tests.websocket.pages import Page
+from twsock import MessageWebSocket
 from twsock.protocols import WebSocketEcho, WebSocketFactory
+from twsock.sockets.websocket.client import ADDRESS_TIMEOUT, MAX_ADDRESSES, RESPONSE_TIMEOUT
 from twsock.stream.connection_protocol import LEAST_MAX_UNSENT
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.stream.protocol import MAX_BACKLOG
-from twsock.websocket import Acceptance, Refusal, Request
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+from twsock.websocket import Acceptance, DeflateSettings, Refusal, Request
 from twsock.websocket.http import MAX_FIELDS, MAX_HEAD
 from twsock.websocket.protocol import DEFAULT_MAX_MESSAGE_SIZE
 
@@ -101,6 +113,10 @@ def promised(name: str, run: int = 1) -> str:
 def programs_in_readme() -> list[str]:
     """Return the programs in README.md."""
     return re.findall(r"^```python\n(.+?)^```$", _README.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"
 
 
 def programs_in(document: str) -> list[str]:
@@ -673,8 +689,8 @@ class GuideToWebSocketsTests(SynchronousTestCase):
             self.assertIn("1000 (OK)", client.stdout.read())
 
     def test_each_program_is_run(self) -> None:
-        """There are six besides the server, each of which has a test below."""
-        self.assertEqual(len(self.others), 6)
+        """There are nine besides the server, each of which has a test here."""
+        self.assertEqual(len(self.others), 9)
 
     def test_handler_that_waits_answers_in_order(self) -> None:
         """The second message is handled after the first."""
@@ -735,34 +751,76 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         made.reset()
         self.assertFalse(made.protocol.loop.running)
 
-    def test_limits_are_those_of_the_code(self) -> None:
-        """The column "Default" of the table."""
+    def test_defaults_are_those_of_the_code(self) -> None:
+        """The columns "Servers" and "Clients" of the table."""
         page = (_TOP / "docs" / "websockets.rst").read_text(encoding="utf-8")
-        table = page.partition("\nLimits\n")[2].partition("\nCompression\n")[0]
-        told = {
-            name.strip("` "): default.rstrip(" ,")
-            for name, default in re.findall(r"^([^\s=].{25})  (.{8})  \S", table, re.MULTILINE)
-        }
+        table = page.partition("\nDefaults\n")[2].partition("\nThe masks of a client")[0]
+        rows = [re.split(r"\n     - ?", row) for row in table.split("\n   * - ")[2:]]
+        told = {name: (servers, clients) for name, servers, clients, *_ in rows}
         factory = WebSocketFactory(Clock(), WebSocketEcho)
-        settings = factory.settings
-        self.assertEqual(
-            told,
-            {
-                "What": "Default",
-                "max_message_size": f"{DEFAULT_MAX_MESSAGE_SIZE >> 20} MiB",
-                "max_fragments": f"{settings.max_fragments:,}",
-                "the head of a request": f"{MAX_HEAD >> 10} KiB",
-                "handshake_timeout": f"{settings.handshake_timeout:g} s",
-                "ping_interval": f"{settings.ping_interval:g} s",
-                "ping_timeout": f"{settings.ping_timeout:g} s",
-                "close_timeout": f"{factory.close_timeout:g} s",
-                "high_water": f"{WebSocketEcho.high_water >> 10} KiB",
-                "max_unsent": f"{LEAST_MAX_UNSENT >> 20} MiB",
-                "input during a handler": f"{MAX_BACKLOG >> 10} KiB",
-                "unanswered pings": "1",
-            },
+        server, client = factory.settings, MessageWebSocket(Clock())
+        control, queue = client.control, client.output_stream
+        head = f"{MAX_HEAD >> 10} KiB, {MAX_FIELDS} fields"
+        high_water = f"{WebSocketEcho.high_water >> 10} KiB"
+        expected = {
+            "largest message": (_mib(DEFAULT_MAX_MESSAGE_SIZE), _mib(control.max_message_size)),
+            "frames of a message": (f"{server.max_fragments:,}", f"{control.max_fragments:,}"),
+            "head of a request or response": (head, head),
+            "opening handshake": (f"{server.handshake_timeout:g} s", f"{RESPONSE_TIMEOUT:g} s"),
+            "TLS handshake": (f"{DEFAULT_HANDSHAKE_TIMEOUT:g} s",) * 2,
+            "time between two pings": (
+                f"{server.ping_interval:g} s",
+                f"{control.ping_interval:g} s",
+            ),
+            "silence after a ping": (f"{server.ping_timeout:g} s", f"{control.ping_timeout:g} s"),
+            "close": (f"{factory.close_timeout:g} s", f"{DEFAULT_CLOSE_TIMEOUT:g} s"),
+            "queued output, full": (high_water, high_water),
+            "queued output, at most": (_mib(LEAST_MAX_UNSENT), _mib(queue.max_unsent)),
+            "input during a handler": (f"{MAX_BACKLOG >> 10} KiB", ""),
+            "received and unsent bytes of all connections": (_mib(DEFAULT_MAX_BUFFERED), ""),
+            "addresses of a host": ("", f"{MAX_ADDRESSES}, {ADDRESS_TIMEOUT:g} s each"),
+        }
+        self.assertEqual({name: told[name] for name in expected}, expected)
+
+    def test_compression_is_that_of_the_code(self) -> None:
+        """The defaults of ``DeflateSettings``."""
+        page = (_TOP / "docs" / "websockets.rst").read_text(encoding="utf-8")
+        told = {
+            name: eval(default)
+            for name, default in re.findall(r"^``(\w+)`` +([\w]+)   +[a-z]", page, re.MULTILINE)
+        }
+        self.assertEqual(told, asdict(DeflateSettings()))
+
+    def test_the_tests_of_the_page_pass(self) -> None:
+        """Those on a socket, and those in memory."""
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        programs = [program for program in self.others if "TestCase" in program]
+        for number, program in enumerate(programs):
+            Path(made.name, f"test_{number}.py").write_text(program, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "twisted.trial", "test_0", "test_1"],
+            cwd=made.name,
+            env={**_ENVIRONMENT, "PYTHONPATH": f"{_TOP}{os.pathsep}{made.name}"},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
         )
-        self.assertIn(f"                            {MAX_FIELDS}\n", table)
+        self.assertIn("PASSED (successes=3)", done.stdout, done.stderr)
+
+    def test_site_serves_pages_and_web_sockets(self) -> None:
+        """On one port."""
+        pages = Resource()
+        pages.putChild(b"page", Page(b"a page", "text/plain"))
+        site, _ = self.define("make_site")(Clock(), pages)
+        for path, expected in ((b"/echo", b"HTTP/1.1 101 "), (b"/page", b"a page")):
+            made: Any = StringTransport(hostAddress=IPv4Address("TCP", "192.0.2.1", 80))
+            channel = site.buildProtocol(None)
+            channel.makeConnection(made)
+            channel.dataReceived(REQUEST.replace(b"/chat", path) + END)
+            self.assertIn(expected, made.value())
+            channel.connectionLost(Failure(ConnectionDone()))
 
     def test_news_reach_all_subscribers(self) -> None:
         """One that has left is not counted."""

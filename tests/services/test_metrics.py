@@ -21,6 +21,7 @@ from twsock.services.everything import everything_service
 from twsock.services.listening import ListeningService
 from twsock.services.metrics import MetricsService, listening_services
 from twsock.services.process import ProcessOptions
+from twsock.services.quiet_site import MAX_BODY
 from twsock.services.stream import stream_service
 
 _PAGE = "tcp:0:interface=127.0.0.1"
@@ -185,7 +186,7 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual(fetch(f"{url}/health/live")[::2], (200, "live\n"))
             self.assertEqual(fetch(f"{url}/health/ready")[::2], (200, "ready\n"))
             self.assertEqual(fetch(f"{url}/metrics")[0], 404)
-            self.assertEqual(fetch(f"{url}/health/live", data=bytes(1_000_000))[0], 405)
+            self.assertEqual(fetch(f"{url}/health/live", data=bytes(MAX_BODY))[0], 405)
 
     def test_curl_sees_503_while_connections_are_accepted(self) -> None:
         """From SIGTERM until the delay is over; a second SIGTERM ends it."""

@@ -172,14 +172,6 @@ class LimitTests(SiteBuilder):
         self.clock.advance(PATIENCE)
         self.assertTrue(transport.is_aborted)
 
-    def test_large_body_is_aborted(self) -> None:
-        """A body is dropped up to 64 KiB."""
-        for size, expected in ((65_536, False), (65_537, True)):
-            channel, transport = self.connect()
-            channel.dataReceived(get("/", "Content-Length: 99999999", method="PUT"))
-            channel.dataReceived(b"x" * size)
-            self.assertEqual(transport.is_aborted, expected, size)
-
     def test_an_end_leaves_no_timer(self) -> None:
         """A lost connection is forgotten."""
         channel, _ = self.connect()

@@ -8,7 +8,6 @@ arrive, and at most `MAX_CONNECTIONS` connections are open.
 
 from __future__ import annotations
 
-import io
 import typing
 from collections.abc import Iterator
 from typing import Any, Final
@@ -17,10 +16,10 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.protocols.policies import WrappingFactory
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
 from typing_extensions import override
 
 from twsock.services.measurements import Kind, Measurement, group_by_name
+from twsock.services.quiet_site import QuietSite
 
 __all__ = ["MAX_CONNECTIONS", "PageSource", "page_factory"]
 
@@ -48,7 +47,7 @@ def page_factory(reactor: Any, source: PageSource, *, has_metrics: bool) -> Serv
 
     :param has_metrics: whether ``/metrics`` is served; needs prometheus-client.
     """
-    site = _Site(_Page(source, has_metrics), _Request, timeout=_TIMEOUT, reactor=reactor)
+    site = QuietSite(_Page(source, has_metrics), reactor, _TIMEOUT)
     factory: Any = _Limited(site)
     return typing.cast(ServerFactory, factory)
 
@@ -59,27 +58,6 @@ class _Limited(WrappingFactory):
     @override
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return None if len(self.protocols) >= MAX_CONNECTIONS else super().buildProtocol(addr)
-
-
-class _Site(Site):
-    noisy = False
-    displayTracebacks = False  # noqa: N815 - an attribute of Twisted's Site
-
-    @override
-    def log(self, request: Any) -> None:
-        """Log no line for each request: a monitor sends one every few seconds."""
-
-
-class _Request(Request):
-    """Drops the body."""
-
-    @override
-    def gotLength(self, length: int | None) -> None:
-        self.content = io.BytesIO()
-
-    @override
-    def handleContentChunk(self, data: bytes) -> None:
-        pass
 
 
 class _Page(Resource):

@@ -7,7 +7,6 @@ The site owns the connections of HTTP; an accepted WebSocket leaves the site for
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
@@ -23,9 +22,10 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
+from twsock.services.quiet_site import QuietSite
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
 from twsock.websocket.judging import serves_loopback
@@ -44,16 +44,13 @@ MAX_PAGE_CONNECTIONS: Final = 256
 #: Seconds between two checks that a connection of HTTP has made progress.
 PATIENCE: Final = 30
 
-#: The largest body of a request, in bytes; no request needs one, and all bodies are dropped.
-_MAX_BODY: Final = 64 * 1024
-
 #: The form of ``Range`` that is honoured. Many ranges in one request multiply the response.
 _ONE_RANGE: Final = re.compile(rb"bytes=[0-9]{1,18}-[0-9]{0,18}")
 
 _INDEX: Final = "index.html"
 
 
-class FileSite(Site):
+class FileSite(QuietSite):
     """
     Serves the files of a folder, and WebSockets at one path.
 
@@ -67,14 +64,9 @@ class FileSite(Site):
     :param path: the path of the WebSockets.
     """
 
-    noisy = False
-    displayTracebacks = False  # noqa: N815 - an attribute of Twisted's Site
-
     def __init__(self, reactor: Any, factory: WebSocketFactory, folder: Path, path: str) -> None:
-        super().__init__(_Root(self, factory, folder, path), _Request, reactor=reactor)
-        # Twisted's default also speaks HTTP/2, where a WebSocket cannot begin.
-        self.protocol: Any = _Channel
-        self.timeOut = None
+        super().__init__(_Root(self, factory, folder, path), reactor)
+        self.protocol = _Channel
         self.clock = reactor
         self.channels: set[_Channel] = set()
         self.is_draining = False
@@ -99,10 +91,6 @@ class FileSite(Site):
         """Abort all connections."""
         for channel in list(self.channels):
             channel.abort()
-
-    @override
-    def log(self, request: Any) -> None:
-        """Log no line for each request."""
 
 
 class SiteEndpoint:
@@ -177,23 +165,6 @@ class _Channel(HTTPChannel):
         if not self._has_progress:
             self.abort()
         self._has_progress = False
-
-
-class _Request(Request):
-    """Drops the body."""
-
-    _size = 0
-
-    @override
-    def gotLength(self, length: int | None) -> None:
-        self.content = io.BytesIO()
-
-    @override
-    def handleContentChunk(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > _MAX_BODY:
-            channel: Any = self.channel
-            channel.abort()
 
 
 class _Root(Resource):

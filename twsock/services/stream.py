@@ -10,7 +10,6 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -24,9 +23,8 @@ from twsock.protocols import Counters, FrameEchoFactory, LineEchoFactory, Stream
 from twsock.services.listening import ListeningService, default_endpoints
 from twsock.services.measurements import Measurement, measure_streams
 from twsock.services.options import count_option, seconds_option
-from twsock.services.process import in_process
 from twsock.services.security import Security
-from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoint
+from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoints
 from twsock.services.stream_options import (
     DEFAULT_DRAIN_TIMEOUT,
     MOST_CONNECTIONS,
@@ -221,8 +219,8 @@ def stream_service(
         idle_timeout=idle_timeout,
         upgrade=None if security is None else security.upgrade,
     )
-    parse = partial(parse_server_endpoint, reactor, settings=endpoint_settings)
-    parsed = [(each, parse(each)) for each in list(endpoints) or default_endpoints(DEFAULT_PORT)]
+    strings = list(endpoints) or default_endpoints(DEFAULT_PORT)
+    parsed = parse_server_endpoints(reactor, strings, endpoint_settings)
     return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
 
 
@@ -249,21 +247,9 @@ def default_max_connections() -> int:
 
 def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-stream`` runs."""
-    from twisted.internet import reactor
-
-    service = stream_service(
-        reactor,
-        options["endpoints"],
+    return options.make_process(
+        stream_service,
         framing=options["framing"],
         max_frame=options["max-frame"],
-        max_connections=options["max-connections"],
-        max_connections_per_address=options["max-connections-per-address"],
-        max_buffered=options["max-buffered"],
         idle_timeout=options["idle-timeout"],
-        drain_timeout=options["drain-timeout"],
-        security=options["security"],
-        endpoint_settings=options["endpoint-settings"],
     )
-    if options["log-connections"]:
-        service.log_connections()
-    return in_process(options, service)

@@ -10,7 +10,7 @@ it adds.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ __all__ = [
     "StreamEndpointSettings",
     "inner_endpoint",
     "parse_server_endpoint",
+    "parse_server_endpoints",
 ]
 
 #: Connections that the kernel queues until they are accepted; it lowers this to
@@ -107,6 +108,17 @@ def parse_server_endpoint(
     # string that ends too soon, an error of OpenSSL for a bad certificate.
     except Exception as error:
         raise _describe(description, error) from error
+
+
+def parse_server_endpoints(
+    reactor: Any, descriptions: Iterable[str], settings: StreamEndpointSettings | None
+) -> list[tuple[str, IStreamServerEndpoint]]:
+    """
+    Make the endpoints of a service: pairs of a string and its endpoint.
+
+    :raises EndpointError: see `parse_server_endpoint`.
+    """
+    return [(each, parse_server_endpoint(reactor, each, settings)) for each in descriptions]
 
 
 def inner_endpoint(description: str) -> str:

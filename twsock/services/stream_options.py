@@ -7,14 +7,16 @@ and `twsock.services.websocket` add the options of their formats. Holds the valu
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
+from twisted.application.service import IService
 from twisted.python import usage
 
 from twsock.ip.address_errors import EndpointError
 from twsock.services.listening import describe_mistake
 from twsock.services.options import count_option, mode_option, seconds_option
-from twsock.services.process import ProcessOptions, process_owner
+from twsock.services.process import ProcessOptions, in_process, process_owner
 from twsock.services.security import SecurityOptions
 from twsock.services.stream_endpoints import (
     StreamEndpointSettings,
@@ -124,6 +126,31 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
         :raises UsageError: when an option is invalid. The error names the option and what it takes.
         """
         raise NotImplementedError
+
+    def make_process(self, make_service: Callable[..., Any], **settings: Any) -> IService:
+        """
+        Make the service of a process of ``twistd``.
+
+        :param make_service: makes a `StreamService`; called with the reactor, the endpoints, and
+            the settings that all services of stream connections have.
+        :param settings: those of the format.
+        """
+        from twisted.internet import reactor
+
+        service = make_service(
+            reactor,
+            self["endpoints"],
+            max_connections=self["max-connections"],
+            max_connections_per_address=self["max-connections-per-address"],
+            max_buffered=self["max-buffered"],
+            drain_timeout=self["drain-timeout"],
+            security=self["security"],
+            endpoint_settings=self["endpoint-settings"],
+            **settings,
+        )
+        if self["log-connections"]:
+            service.log_connections()
+        return in_process(self, service)
 
     def _check_proxies(self) -> None:
         behind = [text for text in self["endpoints"] if inner_endpoint(text) != text]

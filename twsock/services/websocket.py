@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,10 +22,9 @@ from typing_extensions import override
 from twsock.protocols import UpgradePolicy, WebSocketEcho, WebSocketFactory
 from twsock.services.listening import default_endpoints
 from twsock.services.options import count_option, seconds_option
-from twsock.services.process import in_process
 from twsock.services.security import Security
 from twsock.services.stream import StreamService, default_max_connections
-from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoint
+from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoints
 from twsock.services.stream_options import DEFAULT_DRAIN_TIMEOUT, StreamServiceOptions
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
@@ -245,9 +243,8 @@ def websocket_service(
         max_buffered=max_buffered,
         upgrade=None if security is None else security.upgrade,
     )
-    parse = partial(parse_server_endpoint, reactor, settings=endpoint_settings)
     strings = list(endpoints) or default_endpoints(DEFAULT_WEBSOCKET_PORT)
-    parsed = [(each, parse(each)) for each in strings]
+    parsed = parse_server_endpoints(reactor, strings, endpoint_settings)
     if site is not None:
         return SiteService(reactor, factory, parsed, folder=site, drain_timeout=drain_timeout)
     return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
@@ -255,11 +252,8 @@ def websocket_service(
 
 def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-websocket`` runs."""
-    from twisted.internet import reactor
-
-    service = websocket_service(
-        reactor,
-        options["endpoints"],
+    return options.make_process(
+        websocket_service,
         path=options["path"],
         site=options["site"],
         hosts=options["hosts"],
@@ -268,13 +262,4 @@ def makeService(options: Options) -> IService:
         compression=bool(options["compression"]),
         max_message_size=options["max-message-size"],
         ping_interval=options["ping-interval"],
-        max_connections=options["max-connections"],
-        max_connections_per_address=options["max-connections-per-address"],
-        max_buffered=options["max-buffered"],
-        drain_timeout=options["drain-timeout"],
-        security=options["security"],
-        endpoint_settings=options["endpoint-settings"],
     )
-    if options["log-connections"]:
-        service.log_connections()
-    return in_process(options, service)

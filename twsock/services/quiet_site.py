@@ -1,0 +1,61 @@
+"""
+The HTTP server of a service: connection → **quiet site** → resource.
+
+The base of the sites of `twsock.services.metrics_page` and `twsock.services.site`. The server is
+Twisted's. It holds no body, since no request of these sites needs one, and logs no requests.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Final
+
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from typing_extensions import override
+
+__all__ = ["MAX_BODY", "QuietSite"]
+
+#: The largest body of a request, in bytes; after more the connection is aborted.
+MAX_BODY: Final = 64 * 1024
+
+
+class QuietSite(Site):
+    """
+    Serves a resource; drops the bodies of requests, and shows no tracebacks to clients.
+
+    :param resource: answers all requests.
+    :param reactor: measures the times.
+    :param timeout: seconds after which a connection without a complete request is closed; None for
+        no limit.
+    """
+
+    noisy = False
+    displayTracebacks = False  # noqa: N815 - an attribute of Twisted's Site
+
+    def __init__(self, resource: IResource, reactor: Any, timeout: float | None = None) -> None:
+        super().__init__(resource, _BodylessRequest, reactor=reactor, timeout=timeout)
+        # Twisted's default also speaks HTTP/2, where a WebSocket cannot begin.
+        self.protocol: Any = HTTPChannel
+
+    @override
+    def log(self, request: Any) -> None:
+        """Log no line for each request: a monitor sends one every few seconds."""
+
+
+class _BodylessRequest(Request):
+    """Drops the body."""
+
+    _size = 0
+
+    @override
+    def gotLength(self, length: int | None) -> None:
+        self.content = io.BytesIO()
+
+    @override
+    def handleContentChunk(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            channel: Any = self.channel
+            channel.transport.abortConnection()

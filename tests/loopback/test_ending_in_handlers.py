@@ -210,7 +210,7 @@ class HangUpTests(EveryReactor):
             with connect(address) as connection:
                 connection.sendall(encode_frame(b"x"))
                 connection.shutdown(socket.SHUT_WR)
-                connection.settimeout(1)
+                connection.settimeout(0.05)
                 self.assertRaises(TimeoutError, connection.recv, 1)
                 steps.append("gone")
                 linger = struct.pack("ii", 1, 0)

@@ -43,43 +43,55 @@ class HandoverTests(OnEveryReactor):
     """``detach`` and ``from_socket``."""
 
     def test_a_protocol_moves_under_traffic(self) -> None:
-        """Frames of any size, with partial ones in both directions at each move."""
+        """Frames of any size, with partial ones in both directions at the moves."""
 
         async def work(reactor: Any) -> None:
-            here, there = pair()
-            here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-            peer = StreamSocket.from_socket(reactor, there)
-            payloads = [bytes([number]) * (number * number * 97) for number in range(60)]
-            sending = peer.output_stream.write(b"".join(map(encode_frame, payloads)))
-            server = Keeping.from_socket(reactor, here)
-            owners = [server]
-            for payload in payloads:
-                size = struct.unpack("!I", await peer.input_stream.receive_exactly(4))[0]
-                answer = await peer.input_stream.receive_exactly(size)
-                self.assertEqual(answer, hashlib.sha256(payload).digest() + payload)
-                if len(owners) <= HANDOVERS:
-                    detached = server.detach()
-                    server = Keeping.from_socket(
-                        reactor,
-                        detached.socket,
-                        unread=detached.unread,
-                        unsent=detached.unsent,
-                    )
-                    owners.append(server)
-            await sending
-            self.assertEqual([owner.losses for owner in owners], [[None]] * HANDOVERS + [[]])
-            await peer.close()
-            await server.close()
-            await peer.wait_closed()
+            # A smaller buffer would hold less than one segment of the loopback interface, and each
+            # segment would then wait for a delayed acknowledgement.
+            await self.move_under_traffic(reactor, pair(), 64 * 1024)
+            kept = await self.move_under_traffic(reactor, socket.socketpair(), 16 * 1024)
+            self.assertGreater(min(kept), 0)
 
         self.conduct(work)
+
+    async def move_under_traffic(
+        self, reactor: Any, ends: tuple[socket.socket, socket.socket], size_of_buffer: int
+    ) -> tuple[int, int]:
+        """Return at how many moves there were unread and unsent bytes."""
+        here, there = ends
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_of_buffer)
+        peer = StreamSocket.from_socket(reactor, there)
+        payloads = [bytes([number]) * (number * number * 97) for number in range(60)]
+        sending = peer.output_stream.write(b"".join(map(encode_frame, payloads)))
+        server = Keeping.from_socket(reactor, here)
+        owners = [server]
+        unread = unsent = 0
+        for number, payload in enumerate(payloads):
+            size = struct.unpack("!I", await peer.input_stream.receive_exactly(4))[0]
+            answer = await peer.input_stream.receive_exactly(size)
+            self.assertEqual(answer, hashlib.sha256(payload).digest() + payload)
+            # The last ones are larger than the buffer.
+            if number >= len(payloads) - HANDOVERS:
+                detached = server.detach()
+                unread += bool(detached.unread)
+                unsent += bool(detached.unsent)
+                server = Keeping.from_socket(
+                    reactor, detached.socket, unread=detached.unread, unsent=detached.unsent
+                )
+                owners.append(server)
+        await sending
+        self.assertEqual([owner.losses for owner in owners], [[None]] * HANDOVERS + [[]])
+        await peer.close()
+        await server.close()
+        await peer.wait_closed()
+        return unread, unsent
 
     def test_a_stream_socket_moves_with_its_bytes(self) -> None:
         """Unread bytes are read first, unsent ones are sent first, and a flush waits for them."""
 
         async def work(reactor: Any) -> None:
             here, there = pair()
-            here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
             near = StreamSocket.from_socket(reactor, here)
             far = StreamSocket.from_socket(reactor, there)
             data = bytes(range(256)) * 16_384

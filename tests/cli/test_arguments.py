@@ -326,7 +326,9 @@ class WebSocketTests(SynchronousTestCase):
             (("udp:h:1", "--header", "A: b"), "--header is for WebSockets"),
             (("tcp:h:1", "--subprotocol", "a"), "--subprotocol is for WebSockets"),
             (("tcp:h:1", "--proxy", "http://h:1"), "--proxy is for WebSockets"),
-            (("ws://h", "--proxy-credential", "a"), "--proxy-credential needs --proxy http://"),
+            (("ws://h", "--proxy-credential", "a"), "--proxy-credential needs --proxy URI"),
+            (("ws://h", "--proxy-ca", "a"), "--proxy-ca needs --proxy URI"),
+            (("ws://h", "--proxy", "http://h:1", "--proxy-ca", "a"), "--proxy-ca needs a proxy"),
         ):
             error = self.assertRaises(UsageError, parse, *words)
             self.assertIn(line, error.line, f"{words=}")

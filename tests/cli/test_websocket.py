@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import queue
 import signal
@@ -35,11 +36,13 @@ from tests.cli.test_tls import Files
 from tests.services.processes import twistd
 from tests.sockets.test_resolving import FakeNameResolver
 from tests.sockets.websocket.connected import Served, binary, close, text
-from twsock import MessageWebSocket
+from tests.tls import peer
+from twsock import Certificate, HostName, MessageWebSocket
 from twsock.cli.arguments import parse_echo
 from twsock.cli.endpoints import parse_uri
 from twsock.cli.output import CommandError, Output, UsageError
 from twsock.cli.texts import ListedTexts
+from twsock.cli.tls import prepare_proxy_security
 from twsock.cli.websocket import (
     echo_messages,
     prepare_websocket,
@@ -48,6 +51,8 @@ from twsock.cli.websocket import (
 )
 from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.websocket.frames import Opcode, encode_frame
+from twsock.websocket.http import ServerHttp
+from twsock.websocket.http_message import Request
 from twsock.websocket.messages import MessageDecoder
 
 try:
@@ -58,6 +63,9 @@ except Exception as error:  # noqa: BLE001 - whatever stops the import is the re
     _WHY_NOT: str | None = f"websockets cannot be imported here: {error}"
 else:
     _WHY_NOT = None
+
+#: The authority of a proxy that the test plays.
+ROOT = Certificate.from_pem(peer.AUTHORITY.cert_pem.bytes())
 
 FIVE_LINES = [
     "client is trying to connect...",
@@ -75,7 +83,7 @@ class Conversation(Served[MessageWebSocket]):
         self,
         *words: str,
         uri: str = "ws://127.0.0.1:1338/chat",
-        proxy_credential: PasswordCredential | None = None,
+        **options: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
         self.reactor.installNameResolver(FakeNameResolver())
@@ -91,7 +99,7 @@ class Conversation(Served[MessageWebSocket]):
                 ListedTexts(len(arguments.texts), arguments.texts),
                 Output(self.output, quiet=arguments.quiet, notes=io.StringIO()),
                 self.reactor.seconds,
-                proxy_credential=proxy_credential,
+                **options,
             )
         )
 
@@ -256,6 +264,70 @@ class ProxyTests(SynchronousTestCase):
             "the proxy refused the WebSocket: 407 Proxy Authentication Required"
             "; see --proxy-credential",
         )
+
+
+class SecureProxyTests(SynchronousTestCase):
+    """The command reaches the proxy with TLS."""
+
+    def converse(self, *words: str, **options: Any) -> peer.ServerPeer:
+        """Connect to a proxy; return it when the handshake is over, or has failed."""
+        self.conversation = conversation = Conversation(
+            *("Hello", "--proxy", "https://127.0.0.1:3129", *words), **options
+        )
+        conversation.answer_tcp()
+        proxy = peer.ServerPeer()
+        with contextlib.suppress(ssl.SSLError):  # The alert of the client.
+            self.asked = self.exchange(proxy)
+        return proxy
+
+    def exchange(self, proxy: peer.ServerPeer) -> bytes:
+        """Pass all bytes on; return what the proxy received."""
+        conversation = self.conversation
+        conversation.turn()
+        while sent := conversation.sent():
+            conversation.receive(proxy.take(sent))
+            conversation.turn()
+        received, proxy.received = proxy.received, b""
+        return received
+
+    def test_the_proxy_gets_its_credential_encrypted(self) -> None:
+        """The rest is as with another proxy."""
+        credential = PasswordCredential("ada", "secret")
+        security = prepare_proxy_security(None, HostName("127.0.0.1"))
+        trusting = dataclasses.replace(security, trust_roots=[ROOT])
+        proxy = self.converse(proxy_credential=credential, proxy_security=trusting)
+        self.assertIn(b"Proxy-Authorization: Basic YWRhOnNlY3JldA==", self.asked)
+        self.conversation.receive(proxy.say(b"HTTP/1.1 200 OK\r\n\r\n"))
+        request = ServerHttp().feed(self.exchange(proxy))
+        assert isinstance(request, Request), request
+        self.conversation.receive(proxy.say(self.conversation.response(request)))
+        self.assertEqual(self.conversation.lines[:2], FIVE_LINES[:2])
+        self.conversation.done.addErrback(lambda _: None)
+        self.conversation.done.cancel()
+
+    def test_the_certificate_of_the_proxy_is_judged_by_its_own_option(self) -> None:
+        """The lines name that option."""
+        security = prepare_proxy_security(None, HostName("127.0.0.1"))
+        for roots, words in ((None, "--proxy-ca FILE"), ([], "is not in --proxy-ca")):
+            self.converse(proxy_security=dataclasses.replace(security, trust_roots=roots))
+            self.conversation.lose()
+            error = self.failureResultOf(self.conversation.done, CommandError).value
+            self.assertIn("the certificate of 127.0.0.1 is refused", error.line)
+            self.assertIn(words, error.details[0])
+
+    def test_a_proxy_without_tls_is_named(self) -> None:
+        """It is not the server that did not answer with TLS."""
+        security = prepare_proxy_security(None, HostName("127.0.0.1"))
+        conversation = Conversation(
+            *("Hello", "--proxy", "https://127.0.0.1:3129"), proxy_security=security
+        )
+        conversation.answer_tcp()
+        conversation.receive(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        conversation.lose()
+        line = self.failureResultOf(conversation.done, CommandError).value.line
+        self.assertTrue(line.startswith("connect failed: "), line)
+        self.assertIn("proxy: ", line)
+        self.assertIn("the proxy did not answer with TLS", line)
 
 
 class RefusedTests(SynchronousTestCase):
@@ -512,7 +584,11 @@ class PrepareTests(Files):
         """The line names the option."""
         for words, line in (
             (("--subprotocol", "a b"), "--subprotocol: 'a b' is no name of a subprotocol"),
-            (("--proxy", "https://h:1"), "--proxy: a proxy is given as http://host:port"),
+            (("--proxy", "h:1"), "--proxy: a proxy is given as http://host:port or https://host"),
+            (
+                ("--proxy", "https://h"),
+                "--proxy: a proxy is given with its port: https://host:port",
+            ),
             (
                 ("--proxy", "http://a:b@h:1"),
                 "--proxy: it has no user name; put USER:PASSWORD into a file",
@@ -543,6 +619,8 @@ class PrepareTests(Files):
     def test_files_are_read_before_there_is_a_connection(self) -> None:
         """A missing one is bad usage."""
         self.assertIn("cannot read missing.pem", self.fails("wss://h/", "--ca", "missing.pem"))
+        words = ("--proxy", "https://h:1", "--proxy-ca", "missing.pem")
+        self.assertIn("cannot read missing.pem", self.fails("ws://h/", *words))
 
 
 class CredentialTests(Files):

@@ -105,15 +105,27 @@ class ServerPeer(_Peer):
     A server.
 
     :param issued: its certificate.
+    :param requests_certificate: whether it requests a certificate of the client.
     """
 
-    def __init__(self, issued: trustme.LeafCert = SERVER) -> None:
+    def __init__(
+        self, issued: trustme.LeafCert = SERVER, *, requests_certificate: bool = False
+    ) -> None:
         self._issued = issued
+        self._requests_certificate = requests_certificate
         super().__init__()
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the client sent, as DER; None if it sent none."""
+        return self._inside.getpeercert(binary_form=True)
 
     def _make_inside(self) -> ssl.SSLObject:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._issued.configure_cert(context)
+        if self._requests_certificate:
+            AUTHORITY.configure_trust(context)
+            context.verify_mode = ssl.CERT_OPTIONAL
         return context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
 

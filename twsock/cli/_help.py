@@ -59,10 +59,13 @@ WebSockets:
   --header 'NAME: VALUE'
                       header field to add to the request, such as Origin or
                       Authorization; can be given several times
-  --proxy URI         HTTP proxy to connect through: http://HOST:PORT
+  --proxy URI         HTTP proxy to connect through: http://HOST:PORT, or
+                      https://HOST:PORT for TLS to the proxy
   --proxy-credential FILE
-                      file with the line USER:PASSWORD for the proxy, which
-                      gets it without encryption
+                      file with the line USER:PASSWORD for the proxy; with
+                      http:// it is sent without encryption
+  --proxy-ca FILE     trust the authorities in FILE for an https:// proxy, and
+                      no others (default: those of this machine)
 
 TLS:
   --tls               TLS from the first byte

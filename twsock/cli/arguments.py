@@ -49,7 +49,8 @@ _ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certif
 _ONLY_STREAMS: Final = ("raw", "tls", "upgrade", *_ONLY_SECURE, "framing", "max-frame")
 _ONLY_MESSAGES: Final = ("framing", "max-frame", "count", "size", "interval", "quiet")
 #: Options for WebSockets, those that need TLS, and those that the URI stands for.
-_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header", "proxy", "proxy-credential")
+_ONLY_PROXIES: Final = ("proxy-credential", "proxy-ca")
+_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header", "proxy", *_ONLY_PROXIES)
 _ONLY_WSS: Final = ("ca", "client-certificate", "show-certificate")
 _NOT_WEBSOCKETS: Final = ("raw", "framing", "tls", "upgrade", "name", "level")
 
@@ -85,6 +86,7 @@ class EchoArguments(argparse.Namespace):
     header: Sequence[str] = ()
     proxy: str | None = None
     proxy_credential: str | None = None
+    proxy_ca: str | None = None
 
     @property
     def is_websocket(self) -> bool:
@@ -226,7 +228,7 @@ def _add_echo_options(add: Callable[..., object]) -> None:
     add("--upgrade", choices=_STYLES)
     add("--name", type=_host)
     add("--level", choices=("tls12", "tls13"))
-    for option in ("--ca", "--client-certificate", "--proxy", "--proxy-credential"):
+    for option in ("--ca", "--client-certificate", "--proxy", "--proxy-credential", "--proxy-ca"):
         add(option)
     for option in ("--subprotocol", "--header"):
         add(option, action="append")
@@ -261,8 +263,11 @@ def _check_options(
         refuse(_NOT_WEBSOCKETS, "is not for WebSockets; TLS and the host are in wss://HOST")
         if kind != "wss":
             refuse(_ONLY_WSS, "needs TLS: write wss:// instead of ws://")
-        if given["proxy"] is None:
-            refuse(["proxy-credential"], "needs --proxy http://HOST:PORT")
+        proxy = given["proxy"]
+        if proxy is None:
+            refuse(_ONLY_PROXIES, "needs --proxy URI")
+        elif not str(proxy).lower().startswith("https:"):
+            refuse(["proxy-ca"], "needs a proxy with TLS: --proxy https://HOST:PORT")
     else:
         refuse(_ONLY_WEBSOCKETS, "is for WebSockets: give an endpoint ws://HOST or wss://HOST")
     if given["tls"]:

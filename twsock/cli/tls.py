@@ -45,6 +45,7 @@ __all__ = [
     "explain_handshake",
     "explain_refusal",
     "init_certificates",
+    "prepare_proxy_security",
     "prepare_security",
     "report_security",
     "secure",
@@ -125,6 +126,20 @@ def prepare_security(arguments: EchoArguments) -> ClientOptions:
     except SocketError as error:
         raise UsageError(str(error)) from error
     return options
+
+
+def prepare_proxy_security(path: str | None, host: HostName) -> ClientOptions:
+    """
+    Return which certificates of a proxy are trusted.
+
+    :param path: the file with the authorities; None for those of this machine.
+    :raises UsageError: when the file cannot be used.
+    """
+    try:
+        roots = _read_authorities(path)
+        return ClientOptions(choose_versions(SocketProtectionLevel.SSL), host, roots)
+    except SocketError as error:
+        raise UsageError(str(error)) from error
 
 
 def warn_of_exposed_key(path: str | None, output: Output, secret: str = "key") -> None:
@@ -225,19 +240,25 @@ def describe_certificate(certificate: Certificate, connection: str = "") -> list
 
 
 def explain_refusal(
-    error: CertificateError, options: ClientOptions, other_name: str = OTHER_NAME
+    error: CertificateError,
+    options: ClientOptions,
+    other_name: str = OTHER_NAME,
+    authorities: str = "--ca",
 ) -> CommandError:
     """
     Describe why a certificate was refused, reason by reason, and what to do about it.
 
     :param other_name: what to do if the certificate is for another name.
+    :param authorities: the option that names the trusted authorities.
     """
     status = error.status
+    certificate = error.certificate
     return CommandError(
         f"the certificate of {options.host_name.display_name} is refused: "
         f"{status.documented_name} ({status.value})",
         details=[
-            f"{reason.documented_name}: {_explain(reason, error.certificate, options, other_name)}"
+            f"{reason.documented_name}: "
+            f"{_explain(reason, certificate, options, other_name, authorities)}"
             for reason in error.errors
         ],
     )
@@ -312,6 +333,7 @@ def _explain(
     certificate: Certificate | None,
     options: ClientOptions,
     other_name: str,
+    authorities: str,
 ) -> str:
     if certificate is not None:
         if reason is _R.INVALID_NAME:
@@ -323,9 +345,10 @@ def _explain(
             issuer = _read(lambda: certificate.issuer)
             if options.trust_roots is None:
                 return (
-                    f"its issuer, {issuer}, is not trusted; name a trusted authority with --ca FILE"
+                    f"its issuer, {issuer}, is not trusted; "
+                    f"name a trusted authority with {authorities} FILE"
                 )
-            return f"its issuer, {issuer}, is not in --ca, nor issued by one that is"
+            return f"its issuer, {issuer}, is not in {authorities}, nor issued by one that is"
     return _MEANINGS.get(reason, "it has a fault of another kind")
 
 

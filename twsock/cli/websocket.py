@@ -26,6 +26,8 @@ from twsock.cli.tls import (
     apply_security,
     explain_failure,
     explain_handshake,
+    explain_refusal,
+    prepare_proxy_security,
     prepare_security,
     report_security,
     warn_of_exposed_key,
@@ -35,7 +37,7 @@ from twsock.sockets import MessageWebSocket, WebSocketClosedError
 from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.tunnel import Proxy
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
-from twsock.tls import ClientOptions, SocketProtectionLevel
+from twsock.tls import CertificateError, ClientOptions, SocketProtectionLevel
 from twsock.websocket.client_handshake import HandshakeError, check_request_header
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.header_fields import check_subprotocols
@@ -80,6 +82,7 @@ _CLOSE_HINTS: Final[Mapping[int, str]] = {
 
 #: What to do if the certificate is for another name.
 _OTHER_NAME: Final = "write one of these names in the URI"
+_OTHER_PROXY: Final = "write one of these names in --proxy"
 
 
 def prepare_websocket(
@@ -97,24 +100,37 @@ def prepare_websocket(
         check_subprotocols(arguments.subprotocol)
     except ValueError as error:
         raise UsageError(f"--subprotocol: {error}") from None
-    try:
-        if arguments.proxy is not None:
-            Proxy.parse(arguments.proxy)
-    except ValueError as error:
-        # Other users of this machine can see a command line.
-        has_name = "@" in (arguments.proxy or "")
-        hint = "; put USER:PASSWORD into a file, see --proxy-credential" if has_name else ""
-        reason = "it has no user name" if has_name else error
-        raise UsageError(f"--proxy: {reason}{hint}") from None
+    proxy = None if arguments.proxy is None else _read_proxy(arguments.proxy)
     credential = read_proxy_credential(arguments.proxy_credential)
     security = prepare_security(arguments) if arguments.is_secure else None
+    proxy_security = None
+    if proxy is not None and proxy.is_secure:
+        proxy_security = prepare_proxy_security(arguments.proxy_ca, proxy.host)
     texts = find_texts(reactor, arguments)
     output = open_echo_output(arguments, texts)
     warn_of_exposed_key(arguments.client_certificate, output)
     warn_of_exposed_key(arguments.proxy_credential, output, "password")
     return lambda: echo_messages(
-        reactor, uri, arguments, texts, output, time.perf_counter, security, credential
+        *(reactor, uri, arguments, texts, output, time.perf_counter, security),
+        proxy_credential=credential,
+        proxy_security=proxy_security,
     )
+
+
+def _read_proxy(text: str) -> Proxy:
+    """
+    Read the URI of a proxy.
+
+    :raises UsageError: when it is malformed. The error does not repeat a user name.
+    """
+    try:
+        return Proxy.parse(text)
+    except ValueError as error:
+        # Other users of this machine can see a command line.
+        has_name = "@" in text
+        hint = "; put USER:PASSWORD into a file, see --proxy-credential" if has_name else ""
+        reason = "it has no user name" if has_name else error
+        raise UsageError(f"--proxy: {reason}{hint}") from None
 
 
 def read_headers(lines: Sequence[str]) -> list[tuple[str, str]]:
@@ -172,7 +188,9 @@ async def echo_messages(
     output: Output,
     now: Callable[[], float],
     security: ClientOptions | None = None,
+    *,
     proxy_credential: PasswordCredential | None = None,
+    proxy_security: ClientOptions | None = None,
 ) -> None:
     """
     Send every text as often as the arguments say, and compare what comes back.
@@ -182,16 +200,21 @@ async def echo_messages(
     :param uri: that of the arguments.
     :param now: measures the round trips, in seconds; the timeouts are the reactor's.
     :param security: which servers are trusted with ``wss``; None with ``ws``.
-    :param proxy_credential: sent to the proxy only, without encryption.
+    :param proxy_credential: sent to the proxy only.
+    :param proxy_security: which proxies are trusted with ``https``; None with ``http``, which sends
+        the credential without encryption.
     :raises CommandError: when anything else than each message came back.
     """
     round_trips = RoundTrips()
     timeout = arguments.timeout
     websocket = MessageWebSocket(reactor, close_timeout=min(DEFAULT_CLOSE_TIMEOUT, timeout))
     _set_options(websocket, arguments, security)
+    control = websocket.control
+    if proxy_security is not None:
+        control.proxy_trust_roots = proxy_security.trust_roots
     if proxy_credential is not None:
-        websocket.control.proxy_credential = proxy_credential
-        websocket.control.sends_credentials_unencrypted = True
+        control.proxy_credential = proxy_credential
+        control.sends_credentials_unencrypted = proxy_security is None
 
     async def converse() -> None:
         output.say("client connected")
@@ -207,6 +230,8 @@ async def echo_messages(
         try:
             await websocket.connect(arguments.endpoint, timeout=timeout)
         except SocketError as error:
+            if proxy_security is not None and _is_from_proxy(error):
+                raise _explain_proxy(error, proxy_security) from error
             raise _explain(error, websocket, uri, arguments, output, security) from error
         await run_to_end(
             reactor,
@@ -329,6 +354,19 @@ def _explain(
         line += "; perhaps no WebSocket server listens there"
         line += "" if uri.is_secure else ", or one that expects TLS (wss://)"
     return CommandError(f"handshake failed: {line}")
+
+
+def _is_from_proxy(error: SocketError) -> bool:
+    """Return whether the proxy, or TLS with it, has caused an error other than a refusal."""
+    return str(error).startswith("proxy: ")
+
+
+def _explain_proxy(error: SocketError, security: ClientOptions) -> CommandError:
+    """Describe why a connect failed before the tunnel through a proxy with TLS was open."""
+    if isinstance(error, CertificateError):
+        return explain_refusal(error, security, _OTHER_PROXY, "--proxy-ca")
+    line = explain_failure(error).replace("the server", "the proxy")
+    return CommandError(f"connect failed: {line}")
 
 
 def _describe_refusal(who: str, response: Response, target: str, host: str) -> str:

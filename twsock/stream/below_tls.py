@@ -71,7 +71,10 @@ class TlsLowerTransport:
     :param connection: keeps the bytes that other code writes.
 
     :ivar transport: the real transport; it has all attributes that this class does not define.
+    :ivar below: the transport below the first engine of TLS inside TLS; None otherwise.
     """
+
+    below: TlsLowerTransport | None = None
 
     def __init__(
         self,
@@ -170,6 +173,8 @@ class TlsLowerTransport:
         transport.write = transport.writeSequence = _drop
         for name in _REPLACED:
             vars(transport).pop(name, None)
+        if self.below is not None:
+            self.below.release()
 
     def _abort_for_others(self) -> None:
         # The connection first, since neither the engine nor this writes through the transport.

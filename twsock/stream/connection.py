@@ -232,14 +232,18 @@ class Connection(EndingTransport):
         :returns: the transport below the TLS engine. The engine writes to it, and
             the upgrade sends its last message in plaintext through it; no other code may.
         """
-        if self._lower is None:
+        below = self._lower
+        # Not held: another engine has finished its handshake, such as that for a proxy.
+        if below is None or not self.is_held:
             descriptor: Any = self._descriptor
             lower = TlsLowerTransport(self._transport, self._socket, descriptor, self)
+            lower.below = below
             self._lower = lower
             self.is_held = True
             if descriptor is not None and descriptor.producer not in (None, self._watch):
                 lower.take_producer()
-        return self._lower
+            return lower
+        return below
 
     def take(self, data: bytes) -> None:
         """Keep bytes that were written to the transport itself while it is held."""

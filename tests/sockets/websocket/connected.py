@@ -115,10 +115,15 @@ class Served(Generic[W]):
         self.receive(self.response(request, *added) + behind)
         return request
 
+    @property
+    def receiver(self) -> Any:
+        """What the transport delivers to: the protocol, or an engine of TLS."""
+        return getattr(self.transport, "protocol", self.protocol)
+
     def receive(self, data: bytes, step: int = 0) -> None:
         """Deliver bytes to the client, in pieces of ``step`` bytes unless that is 0."""
         for start in range(0, len(data), step or len(data) or 1):
-            self.protocol.dataReceived(data[start : start + (step or len(data))])
+            self.receiver.dataReceived(data[start : start + (step or len(data))])
 
     def sent(self) -> bytes:
         """Return the bytes that were sent since the last call."""
@@ -153,11 +158,11 @@ class Served(Generic[W]):
 
     def end(self) -> None:
         """Deliver the server's FIN."""
-        self.protocol.readConnectionLost()
+        self.receiver.readConnectionLost()
 
     def lose(self, error: Exception | None = None) -> None:
         """Report a lost connection."""
-        self.protocol.connectionLost(Failure(error or ConnectionDone()))
+        self.receiver.connectionLost(Failure(error or ConnectionDone()))
 
     def reset(self) -> None:
         """Report a reset by the server."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+import contextlib
+import ssl
+
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.connected import Served, text
+from tests.tls.peer import AUTHORITY, ServerPeer, issue
 from twsock import (
+    Certificate,
+    ChainValidationResult,
     ClosedError,
     LocalProtocolError,
     MessageWebSocket,
@@ -16,8 +22,20 @@ from twsock import (
     WebErrorStatus,
     WebSocketError,
 )
+from twsock.tls import CertificateError
+from twsock.websocket.http import ServerHttp
+from twsock.websocket.http_message import Request
+
+ROOT = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def parse_request(data: bytes) -> Request:
+    """Parse a request that was sent in a tunnel."""
+    found = ServerHttp().feed(data)
+    assert isinstance(found, Request), found
+    return found
 
 
 class TunnelTests(SynchronousTestCase):
@@ -118,4 +136,164 @@ class TunnelTests(SynchronousTestCase):
         self.made.answer_tcp()
         self.made.socket.close()
         self.failureResultOf(connecting, ClosedError)
+        self.assertTrue(self.made.is_aborted)
+
+
+class SecureProxyTests(SynchronousTestCase):
+    """WebSockets through a proxy that is reached with TLS."""
+
+    def setUp(self) -> None:
+        self.made = Served(MessageWebSocket)
+        self.control = self.made.socket.control
+        self.control.ping_interval = None
+        self.control.proxy = "https://127.0.0.1:8443"
+        self.control.proxy_trust_roots = [ROOT]
+        self.proxy, self.server = ServerPeer(), ServerPeer()
+
+    def exchange(self) -> bytes:
+        """Let the client and the proxy send all they have; return what the proxy received."""
+        self.made.turn()
+        while sent := self.made.sent():
+            self.made.receive(self.proxy.take(sent))
+            self.made.turn()
+        received, self.proxy.received = self.proxy.received, b""
+        return received
+
+    def say(self, data: bytes) -> bytes:
+        """Let the proxy send bytes; return what it then receives."""
+        self.made.receive(self.proxy.say(data))
+        return self.exchange()
+
+    def relay(self, data: bytes) -> None:
+        """Let the proxy pass bytes to the server and back, until nothing is left."""
+        while answer := self.server.take(data):
+            data = self.say(answer)
+
+    def open_tunnel(self, uri: str) -> tuple[Deferred[None], bytes]:
+        """Connect to the proxy; return the connect and the first bytes in the tunnel."""
+        connecting = self.made.connect(uri)
+        self.assertEqual(self.made.reactor.tcpClients[-1][:2], ("127.0.0.1", 8443))
+        self.made.answer_tcp()
+        self.asked = self.exchange()
+        return connecting, self.say(ESTABLISHED)
+
+    def test_tls_runs_inside_the_tls_of_the_proxy(self) -> None:
+        """The request to the proxy is encrypted, and all else is so twice."""
+        self.control.trust_roots = [ROOT]
+        connecting, hello = self.open_tunnel("wss://localhost/a")
+        self.assertEqual(self.asked.split(b"\r\n")[0], b"CONNECT localhost:443 HTTP/1.1")
+        self.assertEqual(hello[:1], b"\x16")
+        self.relay(hello)
+        request = parse_request(self.server.received)
+        self.assertEqual(request.target, "/a")
+        self.relay(self.say(self.server.say(self.made.response(request) + text("a"))))
+        self.successResultOf(connecting)
+        websocket = self.made.socket
+        self.assertEqual(self.successResultOf(websocket.receive()), "a")
+        self.assertTrue(websocket.is_secure)
+        self.assertEqual(websocket.information.negotiated_version, "TLSv1.3")
+        # More than the high-water mark, which all layers have to pass on.
+        sending = websocket.send(bytes(300_000))
+        self.relay(self.exchange())
+        self.assertGreater(len(self.server.received), 300_000)
+        self.successResultOf(sending)
+
+    def test_plain_websocket_is_not_secure(self) -> None:
+        """TLS ends at the proxy: the information is about the server."""
+        connecting, sent = self.open_tunnel("ws://server.example/a")
+        request = parse_request(sent)
+        self.assertEqual(request.header("Host"), "server.example")
+        self.say(self.made.response(request))
+        self.successResultOf(connecting)
+        self.assertFalse(self.made.socket.is_secure)
+        information = self.made.socket.information
+        self.assertEqual(information.negotiated_version, "")
+        self.assertIsNone(information.server_certificate)
+
+    def test_credential_for_the_proxy_needs_no_permission(self) -> None:
+        """TLS protects it; the server's does not, with ``ws``."""
+        self.control.proxy_credential = PasswordCredential("user", "secret")
+        _, sent = self.open_tunnel("ws://server.example/")
+        self.assertIn(b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=", self.asked)
+        self.assertNotIn(b"Basic", sent)
+        self.made = Served(MessageWebSocket)
+        self.made.socket.control.proxy = "https://127.0.0.1:8443"
+        self.made.socket.control.server_credential = PasswordCredential("user", "secret")
+        error = self.failureResultOf(self.made.connect(), LocalProtocolError).value
+        self.assertIn("server_credential", str(error))
+
+    def test_refused_certificate_of_the_proxy_fails_the_connect(self) -> None:
+        """The options for the server's certificate do not apply to the proxy."""
+        for what, options in (
+            ("another authority", {"proxy_trust_roots": []}),
+            ("the server's authority", {"proxy_trust_roots": None, "trust_roots": [ROOT]}),
+            ("another name", {"proxy": "https://127.0.0.2:8443"}),
+        ):
+            self.setUp()
+            self.control.ignorable_server_certificate_errors.extend(ChainValidationResult)
+            for name, value in options.items():
+                setattr(self.control, name, value)
+            connecting = self.made.connect("wss://localhost/")
+            self.made.answer_tcp()
+            with contextlib.suppress(ssl.SSLError):  # The alert of the client.
+                self.exchange()
+            self.made.lose()
+            error = self.failureResultOf(connecting, CertificateError).value
+            self.assertTrue(str(error).startswith("proxy: the certificate of "), what)
+            self.assertEqual(self.proxy.received, b"", what)
+            self.assertTrue(self.made.transport.disconnecting, what)
+            # It can be connected again, without the proxy.
+            self.control.proxy = None
+            connecting = self.made.connect()
+            self.made.accept()
+            self.successResultOf(connecting)
+
+    def test_certificate_of_the_client_is_not_for_the_proxy(self) -> None:
+        """A proxy that requests one gets none."""
+        self.control.client_certificate = Certificate.from_pem(issue())
+        self.control.trust_roots = [ROOT]
+        self.proxy = ServerPeer(requests_certificate=True)
+        self.server = ServerPeer(requests_certificate=True)
+        _, hello = self.open_tunnel("wss://localhost/")
+        self.relay(hello)
+        self.assertIsNone(self.proxy.certificate)
+        self.assertIsNotNone(self.server.certificate)
+
+    def test_connect_fires_whatever_the_proxy_does(self) -> None:
+        """It speaks no TLS, hangs up, resets, or is silent, before and after the handshake."""
+        for end in ("end", "lose", "reset"):
+            connecting = self.made.connect()
+            self.made.answer_tcp()
+            getattr(self.made, end)()
+            if end == "end":
+                self.made.lose()
+            error = self.failureResultOf(connecting, SocketError).value
+            self.assertTrue(str(error).startswith("proxy: "), error)
+        connecting = self.made.connect()
+        self.made.answer_tcp()
+        self.made.receive(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        self.made.lose()
+        self.failureResultOf(connecting, SocketError)
+        connecting = self.made.connect()
+        self.made.answer_tcp()
+        self.made.reactor.advance(10)
+        failure = self.failureResultOf(connecting, SocketError)
+        self.assertIs(WebSocketError.get_status(failure), WebErrorStatus.TIMEOUT)
+        connecting = self.made.connect()
+        self.made.answer_tcp()
+        self.exchange()
+        self.made.reactor.advance(10)
+        failure = self.failureResultOf(connecting, SocketError)
+        self.assertIs(WebSocketError.get_status(failure), WebErrorStatus.TIMEOUT)
+
+    def test_cancelled_connect_aborts(self) -> None:
+        """In the handshake with the proxy, and in that with the server."""
+        connecting = self.made.connect()
+        self.made.answer_tcp()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertTrue(self.made.is_aborted)
+        connecting, _ = self.open_tunnel("wss://localhost/")
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
         self.assertTrue(self.made.is_aborted)

@@ -28,6 +28,7 @@ class ControlTests(SynchronousTestCase):
             "server_credential": None,
             "proxy_credential": None,
             "proxy": None,
+            "proxy_trust_roots": None,
             "sends_credentials_unencrypted": False,
             "compression": None,
             "ping_interval": 20,
@@ -53,7 +54,8 @@ class ControlTests(SynchronousTestCase):
             "receive_mode": 1,
             "server_credential": PasswordCredential("a", "b"),
             "proxy_credential": PasswordCredential("a", "b"),
-            "proxy": "http://proxy.example:8080",
+            "proxy": "https://proxy.example:8080",
+            "proxy_trust_roots": [],
             "sends_credentials_unencrypted": True,
             "compression": DeflateSettings(),
             "ping_interval": None,
@@ -88,6 +90,7 @@ class ControlTests(SynchronousTestCase):
             ("server_credential", "user:secret"),
             ("proxy_credential", "user:secret"),
             ("proxy", b"http://a:1"),
+            ("proxy_trust_roots", b"PEM"),
             ("compression", True),
         ):
             with self.assertRaises(TypeError, msg=name):

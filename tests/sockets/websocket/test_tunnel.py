@@ -25,14 +25,17 @@ class ProxyTests(SynchronousTestCase):
             ("http://proxy.example:8080", "proxy.example", 8080),
             ("http://127.0.0.1:1/", "127.0.0.1", 1),
             ("http://[::1]:3128", "::1", 3128),
+            ("https://proxy.example:443", "proxy.example", 443),
+            ("HTTPS://proxy.example:443", "proxy.example", 443),
         ):
             proxy = Proxy.parse(text)
             self.assertEqual((proxy.host.canonical_name, proxy.port), (host, port), text)
+            self.assertEqual(proxy.is_secure, text.lower().startswith("https:"), text)
 
     def test_other_forms_are_refused(self) -> None:
         """Without a port, with another scheme, a path, or a user name."""
         for text in (
-            *("http://a", "https://a:1", "a:1", "http://a:1/b", "http://u:p@a:1", ""),
+            *("http://a", "https://a", "socks5://a:1", "a:1", "http://a:1/b", "http://u:p@a:1", ""),
             *("http://:1", "http://a:0", "http://a b:1"),
         ):
             with self.assertRaises(ValueError, msg=text):

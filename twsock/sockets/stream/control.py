@@ -26,6 +26,7 @@ __all__ = [
     "SocketQualityOfService",
     "StreamSocketControl",
     "StreamSocketListenerControl",
+    "check_roots",
     "checked_quality",
 ]
 
@@ -314,7 +315,7 @@ class StreamSocketControl(StreamSocketListenerControl):
 
     @trust_roots.setter
     def trust_roots(self, value: Sequence[Certificate] | None) -> None:
-        _check_roots(value)
+        check_roots(value, "trust_roots")
         self._trust_roots = value
 
     def _check_tls(self, name: str) -> None:
@@ -368,18 +369,19 @@ def _checked_size(value: int) -> int:
     return value
 
 
-def _check_roots(value: Any) -> None:
+def check_roots(value: Any, name: str) -> None:
     """
     Check a list of authorities, so that a mistake does not wait for the next handshake.
 
+    :param name: that of the option.
     :raises TypeError: when it is no list of certificates, and not None.
     """
     if value is None:
         return
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
         found = type(value).__name__
-        raise TypeError(f"trust_roots is a list of Certificates or None, not {found}")
+        raise TypeError(f"{name} is a list of Certificates or None, not {found}")
     for root in value:
         if not isinstance(root, Certificate):
             found = type(root).__name__
-            raise TypeError(f"trust_roots is a list of Certificates, and has {found}")
+            raise TypeError(f"{name} is a list of Certificates, and has {found}")

@@ -21,6 +21,7 @@ from twsock.names import EndpointPair
 from twsock.operation import fail
 from twsock.sockets.event import Event
 from twsock.sockets.stream.connecting import connect_through, connect_to_service
+from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.securing import ClientRole
 from twsock.sockets.waiting import check_timeout
 from twsock.sockets.websocket.connecting import ClientProtocol
@@ -129,7 +130,7 @@ class WebSocketClient(AwaitableWebSocket):
 
         Up to five addresses of the host are tried, in the order of `twsock.StreamSocket`; IPv6 and
         IPv4 take turns. Each may take 60 s, and the attempts overlap, unless
-        ``control.serialize_connection_attempts`` is set. The TLS handshake may take 10 s, and the
+        ``control.serialize_connection_attempts`` is set. A TLS handshake may take 10 s, and the
         server has 10 s to answer the request. Redirections are not followed.
 
         :param uri: an absolute URI with the scheme ``ws`` or ``wss``, without a fragment.
@@ -211,12 +212,17 @@ class WebSocketClient(AwaitableWebSocket):
             return
         for name, is_sent in (
             ("server_credential", control.server_credential is not None and not uri.is_secure),
-            ("proxy_credential", control.proxy_credential and control.proxy is not None),
+            ("proxy_credential", control.proxy_credential and self._has_plain_proxy),
         ):
             if is_sent:
                 raise LocalProtocolError(
                     f"{name} would be sent without TLS: set control.sends_credentials_unencrypted"
                 )
+
+    @property
+    def _has_plain_proxy(self) -> bool:
+        proxy = self.control.proxy
+        return proxy is not None and not Proxy.parse(proxy).is_secure
 
     def _role(self, uri: WebSocketUri) -> ClientRole | None:
         """
@@ -227,6 +233,16 @@ class WebSocketClient(AwaitableWebSocket):
         if not uri.is_secure:
             return None
         return ClientRole(self.control, SocketProtectionLevel.SSL, uri.host)
+
+    def _proxy_role(self, proxy: Proxy) -> ClientRole:
+        """Return the role of this end in the TLS handshake with the proxy."""
+        control = self.control
+        # The other options, such as the certificate of the client, are for the server.
+        options = StreamSocketControl(lambda: False)
+        options.trust_roots = control.proxy_trust_roots
+        options.min_protection_level = control.min_protection_level
+        options.resumes_sessions = control.resumes_sessions
+        return ClientRole(options, SocketProtectionLevel.SSL, proxy.host)
 
     async def _connect(
         self,
@@ -245,6 +261,8 @@ class WebSocketClient(AwaitableWebSocket):
         connection = self._connection
         assert connection is not None
         if proxy is not None:
+            if proxy.is_secure:
+                await connection.secure_proxy(self._proxy_role(proxy))
             credential = self.control.proxy_credential
             await connection.open_tunnel(Tunnel(uri, credential, RESPONSE_TIMEOUT))
         if role is not None:

@@ -1,8 +1,9 @@
 """
 The client's connection of a WebSocket: TCP → proxy → TLS → **request and response** → messages.
 
-A socket makes one `ClientProtocol` for each attempt to connect, and calls the steps: a request to a
-proxy opens a tunnel, TLS begins, and the request of the WebSocket follows. The base class in
+A socket makes one `ClientProtocol` for each attempt to connect, and calls the steps: TLS with a
+proxy begins if its URI is ``https``, a request to the proxy opens a tunnel, TLS with the server
+begins, and the request of the WebSocket follows. The base class in
 `twsock.sockets.websocket.connection` handles the messages. Holds at most the head of one response,
 16 KiB.
 """
@@ -11,18 +12,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import BrokenError, RemoteProtocolError, SocketError, SocketErrorStatus
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    RemoteProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
 from twsock.operation import Operation
+from twsock.sockets.stream.information import StreamSocketInformation
+from twsock.sockets.stream.securing import ClientRole
 from twsock.sockets.websocket.closed import lost_without_close
 from twsock.sockets.websocket.connection import WebSocketConnection
 from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.pongs import UnsolicitedPongs
 from twsock.sockets.websocket.tunnel import Tunnel
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.websocket.client_handshake import Agreement
 from twsock.websocket.closing import Role
 from twsock.websocket.connection import WebSocket
@@ -45,6 +56,9 @@ class ClientProtocol(WebSocketConnection):
     _http: ClientHttp | None = None
     _read_response: Callable[[ClientHttp, bytes], bool] | None = None
     _answered: Deferred[None] | None = None
+
+    # The engine of TLS with the proxy; None without.
+    _proxy_engine: Any = None
 
     _pongs: UnsolicitedPongs | None = None
 
@@ -90,7 +104,28 @@ class ClientProtocol(WebSocketConnection):
             self.send_control(encoder.encode(Opcode.PONG, b""))
         return self.is_open
 
-    # Requests.
+    # The proxy.
+
+    def secure_proxy(self, role: ClientRole) -> Deferred[None]:
+        """
+        Start TLS with the proxy, before `open_tunnel`.
+
+        :returns: fires when the proxy was accepted. If it fails or is cancelled, the connection
+            was aborted.
+        """
+        information = StreamSocketInformation()
+        information.connected(self.transport)
+        securing = role.begin(self, information, DEFAULT_HANDSHAKE_TIMEOUT)
+        return securing.addCallbacks(self._proxy_secured, _name_proxy)
+
+    def _proxy_secured(self, _secured: None) -> None:
+        self._proxy_engine = self.transport
+
+    @property
+    @override
+    def is_secure(self) -> bool:
+        # TLS that ends at the proxy does not protect the messages behind it.
+        return super().is_secure and self.transport is not self._proxy_engine
 
     def open_tunnel(self, tunnel: Tunnel) -> Deferred[None]:
         """
@@ -109,6 +144,8 @@ class ClientProtocol(WebSocketConnection):
     def _tunnel_timed_out(self) -> None:
         status = SocketErrorStatus.CONNECTION_TIMED_OUT
         self._fail_connect(SocketError("the proxy did not answer in time", status=status))
+
+    # Requests.
 
     def _ask(
         self, request: Request, read_response: Callable[[ClientHttp, bytes], bool]
@@ -186,3 +223,13 @@ class ClientProtocol(WebSocketConnection):
         if self._pongs is not None:
             self._pongs.stop()
         super().connection_ended(error, reason)
+
+
+def _name_proxy(failure: Failure) -> Failure:
+    """Say in the error of a TLS handshake that it is that of the proxy."""
+    error = failure.value
+    if not isinstance(error, SocketError) or isinstance(error, ClosedError):
+        return failure
+    named = error.copy()
+    named.args = (f"proxy: {error}",)
+    return Failure(named)

@@ -8,14 +8,15 @@ error, except for options that WinRT ignores then. Holds the values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from twsock._integers import checked_integer
-from twsock.sockets.stream.control import StreamSocketControl
+from twsock.sockets.stream.control import StreamSocketControl, check_roots
 from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.message import MessageWebSocketReceiveMode, SocketMessageType
 from twsock.sockets.websocket.tunnel import Proxy
+from twsock.tls.certificates import Certificate
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT, check_times
 from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
@@ -54,6 +55,7 @@ class WebSocketControl(StreamSocketControl):
         "_ping_timeout",
         "_proxy",
         "_proxy_credential",
+        "_proxy_trust_roots",
         "_sends_credentials_unencrypted",
         "_server_credential",
         "supported_protocols",
@@ -67,6 +69,7 @@ class WebSocketControl(StreamSocketControl):
         self.supported_protocols: list[str] = []
         self._server_credential: PasswordCredential | None = None
         self._proxy: str | None = None
+        self._proxy_trust_roots: Sequence[Certificate] | None = None
         self._proxy_credential: PasswordCredential | None = None
         self._sends_credentials_unencrypted = False
         self._compression: DeflateSettings | None = None
@@ -94,10 +97,11 @@ class WebSocketControl(StreamSocketControl):
     @property
     def proxy(self) -> str | None:
         """
-        The HTTP proxy to connect through: ``http://host:port``; default None, for no proxy.
+        The HTTP proxy to connect through; default None, for no proxy. Not in WinRT.
 
-        The proxy opens a tunnel (``CONNECT``), with and without TLS. Proxies in environment
-        variables are not used. ``connect_endpoint`` fails if there is a proxy. Not in WinRT.
+        ``http://host:port``, or ``https://host:port`` for a proxy that clients reach with TLS. The
+        proxy opens a tunnel (``CONNECT``) for ``ws`` and ``wss``. Environment variables such as
+        ``HTTPS_PROXY`` are not read. ``connect_endpoint`` fails if there is a proxy.
         """
         return self._proxy
 
@@ -109,13 +113,29 @@ class WebSocketControl(StreamSocketControl):
         self._proxy = value
 
     @property
+    def proxy_trust_roots(self) -> Sequence[Certificate] | None:
+        """
+        Authorities to trust for the certificate of an ``https`` proxy. Not in WinRT.
+
+        None, the default, is for those of the platform: `trust_roots`, ``client_certificate`` and
+        ``ignorable_server_certificate_errors`` apply to the server only.
+        """
+        return self._proxy_trust_roots
+
+    @proxy_trust_roots.setter
+    def proxy_trust_roots(self, value: Sequence[Certificate] | None) -> None:
+        self._check("proxy_trust_roots")
+        check_roots(value, "proxy_trust_roots")
+        self._proxy_trust_roots = value
+
+    @property
     def proxy_credential(self) -> PasswordCredential | None:
         """
         User name and password for the proxy (Basic); default None. They are never sent to the
         server.
 
-        The connection to the proxy has no TLS, so a connect fails unless
-        `sends_credentials_unencrypted` is set. Not in WinRT.
+        With an ``http`` proxy a connect fails unless `sends_credentials_unencrypted` is set. Not in
+        WinRT.
         """
         return self._proxy_credential
 

@@ -22,7 +22,7 @@ from twsock.websocket.uri import WebSocketUri, split_authority
 
 __all__ = ["Proxy", "Tunnel"]
 
-_PROXY: Final = re.compile(r"http://([^/?#]*)/?")
+_PROXY: Final = re.compile(r"(https?)://([^/?#]*)/?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,17 @@ class Proxy:
 
     :ivar host: the name or address of the proxy.
     :ivar port: the port of the proxy.
+    :ivar is_secure: whether the connection to the proxy uses TLS.
     """
 
     host: HostName
     port: int
+    is_secure: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Proxy:
         """
-        Read the URI of a proxy, such as ``http://proxy.example:8080``.
+        Read the URI of a proxy, such as ``http://proxy.example:8080`` or ``https://…``.
 
         :raises ValueError: when the URI is malformed, has another scheme, no port, or a user name.
         :raises TypeError: when ``text`` is no ``str``.
@@ -49,13 +51,14 @@ class Proxy:
             raise TypeError(f"a proxy is a str, not {type(text).__name__}")
         found = _PROXY.fullmatch(text)
         if not found:
-            raise ValueError("a proxy is given as http://host:port")
-        if "@" in found[1]:
+            raise ValueError("a proxy is given as http://host:port or https://host:port")
+        scheme, authority = found[1].lower(), found[2]
+        if "@" in authority:
             raise ValueError("the URI of a proxy has no user name: set proxy_credential")
-        host, port = split_authority(found[1])
+        host, port = split_authority(authority)
         if port is None:
-            raise ValueError("a proxy is given with its port: http://host:port")
-        return cls(HostName(host.strip("[]")), port)
+            raise ValueError(f"a proxy is given with its port: {scheme}://host:port")
+        return cls(HostName(host.strip("[]")), port, scheme == "https")
 
 
 class Tunnel:

@@ -7,12 +7,15 @@ These modules do no I/O and read no clock:
   ``close_frame``;
 - the opening handshake: ``http`` parses, ``http_message`` and ``header_fields`` have the values,
   ``uri`` compares hosts, and ``handshake`` (server) and ``client_handshake`` judge;
-- the times and the end: ``keepalive`` says when to ping, ``closing`` is the table of the end.
+- the times and the end: ``keepalive`` decides when to ping, ``closing`` is the table of the end.
 
-The other modules use them. ``connection`` has the control frames and the end of one WebSocket, on a
-client as on a server; ``ping_schedule`` wakes it. On a server, ``factory`` makes one ``protocol``
-for each connection, with the ``settings``. Its base class in ``accepting`` answers the request.
-Then the protocol calls the handlers. `twsock.protocols` exports the protocol classes.
+The other modules use these. ``connection`` has the control frames and the end of one WebSocket, of
+a client or of a server; ``ping_schedule`` calls it at the times of its pings. On a server,
+``factory`` makes one ``protocol`` for each connection, with the ``settings``. The base class of the
+protocol, in ``accepting``, answers the request, after ``judging``; then the protocol calls the
+handlers. ``resource`` serves a factory beside a web site, and ``broadcast`` sends one message to
+many connections. `twsock.protocols` exports the classes for applications. The awaitable WebSockets
+are in ``twsock.sockets.websocket``.
 """
 
 from typing import TYPE_CHECKING

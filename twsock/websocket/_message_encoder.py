@@ -31,7 +31,7 @@ class Compressor(typing.Protocol):
     """
     Compresses messages for the encoder; such as `twsock.websocket.deflate.Deflater`.
 
-    :ivar key: equal for compressors with equal results; None if the results depend on earlier
+    :ivar key: equal if two compressors return equal results; None if the results depend on earlier
         messages.
     """
 
@@ -84,7 +84,8 @@ class MessageEncoder:
         # And the first bytes of a character that its last fragment has divided.
         self._unfinished: Opcode | None = None
         self._tail = b""
-        # Whether each message is one plain frame: outside a message in fragments, and now.
+        # Whether the settings make each message one plain frame. And whether the next message is
+        # one: not within a message in fragments.
         self._has_shortcut = is_server and deflater is None and max_fragment_size is None
         self._is_usual = self._has_shortcut
 
@@ -157,10 +158,10 @@ class MessageEncoder:
 
     def encode_shared(self, opcode: Opcode, data: bytes, frames: dict[Hashable, bytes]) -> bytes:
         """
-        Return the frames of a message of a server, encoded once for all encoders alike.
+        Return the frames of a server's message, encoded once for all encoders with equal settings.
 
-        :param frames: what other encoders have returned for this message. The result is added,
-            unless it depends on the earlier messages of this encoder.
+        :param frames: the results of other encoders for this message. The result is added, unless
+            it depends on the earlier messages of this encoder.
         :raises LocalProtocolError: as `encode` does.
         """
         key: Hashable = None

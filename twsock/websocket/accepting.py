@@ -38,7 +38,7 @@ __all__ = ["AcceptingProtocol", "check_upgrade"]
 
 def check_upgrade(upgrade: UpgradeToSsl) -> None:
     """
-    Check that TLS begins with the first byte: no message of a WebSocket begins it.
+    Check that TLS begins with the first byte: a WebSocket has no message that starts TLS.
 
     :raises ValueError: when the policy is not ``UpgradePolicy.IMPLICIT``.
     """
@@ -147,7 +147,7 @@ class AcceptingProtocol(StreamProtocol):
 
     @override
     def _reason_to_stay(self) -> str:
-        # The other end of a compressed message, a fragment or a close would be missing.
+        # The next owner would lack the context of compression, fragments, pings and the close.
         return "a WebSocket has more state than its bytes"
 
     # Called by Twisted.

@@ -26,10 +26,10 @@ def broadcast(connections: Iterable[WebSocketProtocol], message: str | Buffer) -
     """
     Send a message to many WebSockets of this server, without waiting for any of them.
 
-    A connection whose peer does not read is treated as by `WebSocketProtocol.send_text`: it is
-    aborted when ``max_unsent`` bytes are queued. Connections that are closed, or whose handshake is
-    not done, are skipped. A connection that is sending a message in fragments is skipped, and one
-    line is logged. Any other error of a connection is logged, and aborts that connection only.
+    A connection whose peer does not read is aborted when ``max_unsent`` bytes are queued, as with
+    `WebSocketProtocol.send_text`. Connections that are closed, or whose handshake is not done, are
+    skipped. A connection that is sending a message in fragments is skipped, and one line is logged.
+    Any other error of a connection is logged, and aborts that connection only.
 
     :param connections: the WebSockets. The collection may change while the call runs: the message
         goes to those that it had at the beginning. A connection that is lost during the call is

@@ -27,7 +27,7 @@ Why exactly one close frame: a frame behind a close frame breaks the protocol. B
 the code 1006, as if the connection had been lost.
 
 Why a violation does not wait for the peer's close frame: nothing that follows a violation can be
-parsed (section 7.1.7). This end sends a close frame that says what was wrong, then it ends the
+parsed (section 7.1.7). This end sends a close frame that names the broken rule, and ends the
 connection. It reads and drops bytes until the peer's end: unread bytes would turn the end into a
 reset, and a reset can destroy the close frame.
 

@@ -355,11 +355,11 @@ class WebSocket:
             self._send(Opcode.PING, b"")
 
     def _ignores_silence(self) -> bool:
-        """Return whether the silence says nothing about the peer; see `KeepAlive.advance`."""
+        """Return whether the peer may be alive in spite of its silence; see `KeepAlive.advance`."""
         stream = self._stream
         before, self._unsent = self._unsent, stream.unsent
         if stream.has_peer_ended:
-            return False  # A handler still runs, and the peer cannot send a pong any more.
+            return False  # A handler still runs. The peer can send no pong, so the silence counts.
         if not stream.is_reading:
             return not stream.has_hung_up
         # If fewer bytes are unsent, the peer reads, and has not reached the ping behind them.

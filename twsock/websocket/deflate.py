@@ -1,10 +1,10 @@
 """
 Compression of messages (:rfc:`7692`): offers ↔ **agreement**; message ↔ **compressed message**.
 
-`DeflateSettings` are the application's wishes. On a server they answer the offers of the client
-(called by `twsock.websocket.handshake`). On a client they make the offer and judge the answer
-(called by `twsock.websocket.client_handshake`). The result is a `DeflateAgreement`, which makes the
-`Deflater` and the `Inflater` that `twsock.websocket.messages` uses.
+The application chooses `DeflateSettings`. On a server they answer the offers of the client (called
+by `twsock.websocket.handshake`). On a client they make the offer and judge the answer (called by
+`twsock.websocket.client_handshake`). The result is a `DeflateAgreement`, which makes the `Deflater`
+and the `Inflater` that `twsock.websocket.messages` uses.
 
 Memory: without context takeover (the default), nothing is held between two messages. With context
 takeover, a connection holds 2 ** (window bits + 2) + 2 ** (memory level + 9) bytes to compress, and
@@ -103,9 +103,10 @@ class DeflateSettings:
     How an application wants to compress messages, in both directions.
 
     :param context_takeover: whether a message may refer to the messages before it. That compresses
-        small messages better, and takes memory as long as the connection lasts.
-    :param max_window_bits: how many bytes back a message may refer, as a power of 2; 9 to 15. The
-        peer may ask for less. A client that does not offer this parameter compresses with 15.
+        small messages better, and takes some 50 KiB as long as the connection lasts.
+    :param max_window_bits: a message may refer to at most this power of 2 of bytes in front of each
+        byte; 9 to 15. The peer may ask for less. If a client does not offer this parameter, its own
+        messages have 15.
     :param memory_level: ``memLevel`` of zlib, for the messages that this end sends; 1 to 9.
     :param min_size: messages with fewer bytes are sent uncompressed; 0 or more.
     :raises ValueError: when a number is outside its bounds.
@@ -211,7 +212,7 @@ class DeflateAgreement:
     :ivar client_no_takeover: the same for messages of the client.
     :ivar server_window: window bits of the server's messages, 8 to 15.
     :ivar client_window: the same for messages of the client.
-    :ivar has_server_window: whether the answer has to name ``server_window``, also if it is 15.
+    :ivar has_server_window: whether the answer has to name ``server_window`` even if it is 15.
     """
 
     settings: DeflateSettings
@@ -334,8 +335,8 @@ class Inflater:
                 CloseCode.MESSAGE_TOO_BIG, f"compressed message above {limit} bytes"
             )
         if is_ended:
-            # The peer ended its DEFLATE stream (section 7.2.3.4). A message of many streams would
-            # cost much time.
+            # The peer ended its DEFLATE stream (section 7.2.3.4). Only one stream is accepted in a
+            # message: many small ones would take much time.
             if decompressor.unused_data not in (b"", _PADDING):
                 raise _malformed()
             decompressor = self._new_decompressor(found)

@@ -44,12 +44,14 @@ class WebSocketFactory(StreamServerFactory):
     :param compression: how to compress messages, if the client offers it; None for no compression.
     :param max_message_size: largest message accepted, in bytes; None for the ``max_payload`` of the
         protocol class, which is 1 MiB if the class does not set it.
-    :param handshake_timeout: see `WebSocketSettings`, also for the next four.
+    :param handshake_timeout: see `WebSocketSettings`, also for ``ping_interval``,
+        ``ping_timeout``, ``max_fragments`` and ``max_fragment_size``.
     :param limits: keyword arguments of `StreamServerFactory`: ``max_unsent``, ``max_connections``,
         ``max_connections_per_address``, ``max_buffered``, ``close_timeout`` and ``upgrade``. The
-        policy of ``upgrade`` has to be ``UpgradePolicy.IMPLICIT``: TLS from the first byte.
-    :raises ValueError: when a number is out of bounds, a name is malformed, or the policy of
-        ``upgrade``, or of the ``upgrade`` of the protocol class, is another.
+        policy of ``upgrade``, here or of the protocol class, has to be ``UpgradePolicy.IMPLICIT``:
+        TLS from the first byte.
+    :raises ValueError: when a number is out of bounds, a name is malformed, or ``upgrade`` has
+        another policy.
     :raises TypeError: when an argument has the wrong type.
     """
 

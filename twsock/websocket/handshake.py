@@ -87,7 +87,7 @@ _HTTP_1: Final = re.compile(r"1\.[1-9]")
 #: Fields that each refusal has itself, besides those that `check_header` refuses.
 _FIELDS_OF_REFUSALS: Final = frozenset({"content-type", "x-content-type-options"})
 
-#: The most characters of a request that a reason repeats.
+#: How many characters of a request a reason repeats at most.
 _MAX_QUOTE: Final = 100
 
 
@@ -108,7 +108,7 @@ def refuse(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) ->
     """
     Refuse a request.
 
-    :param status: 300 to 599, if Python's ``http.HTTPStatus`` has it.
+    :param status: a status of Python's ``http.HTTPStatus``, 300 to 599.
     :param reason: one line that says what is wrong; it is logged, and sent as the body.
     :param headers: further fields, such as ``WWW-Authenticate`` or ``Location``.
     :raises ValueError: when it is another status, a field is malformed, or the refusal or the
@@ -201,8 +201,9 @@ class RequestRules:
     The rules of one server: which requests it accepts, and what it agrees to.
 
     :param hosts: names and addresses of this server, without ports. A request that arrives on a
-        loopback address has to be for one of them, for ``localhost`` or for a loopback address. A
-        request on another address has to be for one of them; without ``hosts``, for any name.
+        loopback address has to be for one of these, for ``localhost`` or for a loopback address. A
+        request that arrives on another address has to be for one of these; if there are none, it
+        may be for any name.
     :param origins: origins whose pages may connect, such as ``https://example.com`` or ``null``,
         besides those of the same host with any port; `ANY_ORIGIN` for all. A request without an
         origin is accepted: it does not come from a browser.
@@ -398,8 +399,8 @@ def _host_of(request: Request) -> str:
         raise RemoteProtocolError("the request has no Host")  # RFC 9112 section 3.2
     host = _canonical(field, "Host")
     authority = request.target_authority
-    # RFC 9112 section 3.2.2 lets the target decide. No honest client sends a contradiction, which
-    # a proxy and a server may resolve in different ways (RFC 9110 section 7.2).
+    # By RFC 9112 section 3.2.2 the target decides. Clients send no contradiction; attackers do,
+    # since a proxy and a server may resolve it in different ways (RFC 9110 section 7.2).
     if authority is not None and _canonical(authority, "target") != host:
         raise RemoteProtocolError("the target and the Host are different hosts")
     return host

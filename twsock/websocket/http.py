@@ -28,7 +28,7 @@ __all__ = ["MAX_FIELDS", "MAX_HEAD", "ClientHttp", "ServerHttp"]
 
 #: The largest head, in bytes, with the empty line at its end.
 MAX_HEAD: Final = 16 * 1024
-#: The most header fields of a head.
+#: How many header fields a head has at most.
 MAX_FIELDS: Final = 100
 
 _END: Final = b"\r\n\r\n"
@@ -192,7 +192,7 @@ class ClientHttp:
         """
         self._reader.feed(data)
         while True:
-            # At once: a server of another protocol may never send the end of a head.
+            # Checked at once: a server of another protocol may never send the end of a head.
             if not _RESPONSE.startswith(self._reader.stored[: len(_RESPONSE)]):
                 raise RemoteProtocolError("the response is not HTTP")
             head = self._reader.next_head()

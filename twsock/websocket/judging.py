@@ -1,7 +1,8 @@
 """
-The judgement of one request: rules → **judging** → hook of the application → acceptance.
+The judgement of one request: rules → **judging** → application → acceptance or refusal.
 
-Used by all servers of WebSockets. Nothing is held.
+Used by all servers of WebSockets: first the rules judge, then ``accept`` of a protocol class or
+``judge`` of a listener. Nothing is held.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Choice", "Judgement", "apply_choice", "judge_request", "serves_loopb
 #: The decision of an application about a request that the rules have accepted.
 Choice = Acceptance | Refusal | str | None
 
-#: What the hook of an application may return.
+#: What ``accept`` or ``judge`` of an application may return.
 Judgement = typing.Union[Choice, "Deferred[Choice]", "Coroutine[Deferred[Any], Any, Choice]"]
 
 

@@ -88,8 +88,9 @@ class KeepAlive:
         """
         Return what is due; afterwards, `next_deadline` is later than ``now``.
 
-        :param ignores_silence: whether the silence says nothing about the peer: this end does not
-            read now, bytes wait to be read, or the peer is reading the bytes in front of the ping.
+        :param ignores_silence: whether the peer may be alive in spite of its silence: this end does
+            not read now, bytes wait to be read, or the peer is reading the bytes in front of the
+            ping.
         """
         if self.has_received or ignores_silence:
             self.has_received = False

@@ -78,8 +78,8 @@ class MaskKeys:
     """
     New keys of masks, one for each frame.
 
-    :param random_bytes: returns so many bytes that nobody can predict, such as ``os.urandom``. With
-        keys that it can predict, a page in a browser chooses which bytes pass through a proxy
+    :param random_bytes: returns a number of unpredictable bytes, such as ``os.urandom``. If keys
+        could be predicted, a page in a browser could choose the bytes that pass through a proxy
         (section 10.3).
     """
 

@@ -61,7 +61,7 @@ _VIEWED: Final = 4096
 #: Frames up to this size, in bytes, are never divided into pieces.
 _UNDIVIDED: Final = 16 * 1024
 
-# A step has pulled bytes, but no message is complete.
+# The result of a step that has pulled bytes, but no complete message.
 _GO_ON: Final = ()
 
 
@@ -73,8 +73,8 @@ class Decompressor(typing.Protocol):
         Return a decompressed message.
 
         :param limit: the largest result, in bytes.
-        :raises WebSocketViolation: 1009 when the result has more than ``limit`` bytes, which are
-            never all in memory; also when the data is malformed.
+        :raises WebSocketViolation: 1009 when the result has more than ``limit`` bytes; at most one
+            byte more is decompressed. 1007 when the data is malformed.
         """
 
 
@@ -88,7 +88,7 @@ class MessageDecoder(StoredBytes):
     :param is_server: whether this end is the server, whose peer masks its frames.
     :param max_message_size: largest message accepted, in bytes, 0 or more. A compressed message has
         this limit after decompression, too.
-    :param max_fragments: the most frames of one message, 1 or more. With ``is_partial``, only
+    :param max_fragments: how many frames one message may have, 1 or more. With ``is_partial``, only
         compressed messages have this limit.
     :param inflater: decompresses messages; None if no compression was agreed.
     :param is_partial: whether messages are delivered in pieces. Then only compressed messages are

@@ -1,10 +1,10 @@
 """
-Wakes many WebSockets at their times: clock → **ping schedule** → `twsock.websocket.connection`.
+Calls many WebSockets at their times: clock → **ping schedule** → `twsock.websocket.connection`.
 
 A factory makes one schedule for all its connections. The schedule holds one delayed call, and the
 WebSockets that wait. A delayed call for each connection would take more memory than the rest of an
-idle WebSocket. Time is divided into rounds, 16 in a ping interval: a WebSocket is woken at the end
-of the round that its time is in.
+idle WebSocket. A ping interval is divided into 16 rounds. The schedule calls a WebSocket at the end
+of the round in which the time of its next ping lies.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _ROUNDS: Final = 16
 
 
 class Sleeper(typing.Protocol):
-    """An object that a schedule wakes, such as `twsock.websocket.connection.WebSocket`."""
+    """An object that a schedule calls, such as `twsock.websocket.connection.WebSocket`."""
 
     def wake(self) -> None:
-        """Do what is due. To be woken again, call `PingSchedule.add`."""
+        """Do what is due. To be called again, call `PingSchedule.add`."""
 
 
 class PingSchedule:
     """
-    Wakes each sleeper once, at its time or up to a sixteenth of the interval later.
+    Calls each sleeper once, at its time or up to a sixteenth of the interval later.
 
     :param clock: measures the times.
     :param interval: the ping interval, in seconds; above 0.
@@ -55,7 +55,7 @@ class PingSchedule:
 
     def add(self, sleeper: Sleeper, at: float) -> int:
         """
-        Wake a sleeper once.
+        Call a sleeper once.
 
         :param at: the time, in seconds on the clock.
         :returns: the number of the round, for `remove`.
@@ -67,10 +67,10 @@ class PingSchedule:
         return number
 
     def remove(self, sleeper: Sleeper, number: int) -> None:
-        """Forget a sleeper, which then is not woken."""
+        """Remove a sleeper, which then is not called."""
         sleepers = self._rounds.get(number)
         if sleepers is None:
-            return  # The round has ended: its sleepers are being woken.
+            return  # The round has ended: its sleepers are being called.
         sleepers.discard(sleeper)
         if not sleepers:
             del self._rounds[number]
@@ -90,11 +90,11 @@ class PingSchedule:
         # If the process was stopped, the rounds that it missed end together.
         self._past = max(self._next, math.floor(self._clock.seconds() / self._length))
         for number in sorted(number for number in self._rounds if number <= self._past):
-            # A sleeper that was woken may have removed the round.
+            # A sleeper that was called may have removed the round.
             for sleeper in self._rounds.pop(number, ()):
                 try:
                     sleeper.wake()
-                except Exception:  # noqa: BLE001 - logged; the others are woken, too
+                except Exception:  # noqa: BLE001 - logged; the others are called, too
                     self._log.failure("a WebSocket could not be pinged")
         if self._rounds and self._call is None:
             self._wait_for(min(self._rounds))

@@ -36,14 +36,14 @@ class WebSocketResource(Resource):
     """
     Serves WebSockets at a path of a ``twisted.web`` site, over HTTP and HTTPS.
 
-    A request for another thing than a WebSocket is answered with an error, and HTTP continues on
-    its connection. An accepted request ends HTTP on its connection: the factory has the connection
-    then, with all its limits. ``factory.drain`` closes it; the Site does not. Paths below this
-    resource are served as well, unless ``path`` of the factory says otherwise; this is the whole
-    path of the request.
+    A request that the rules of the factory refuse is answered with an error, and HTTP continues on
+    its connection. An accepted request ends HTTP on its connection. From then on the connection
+    belongs to the factory and has its limits. ``factory.drain`` closes the connection; the Site
+    does not. Paths below this resource are served as well, unless the factory has a ``path``, which
+    is compared with the whole path of a request.
 
     :param factory: makes the protocols; it needs no endpoint of its own.
-    :raises ValueError: when the factory has an ``upgrade``: the endpoint of the Site has TLS.
+    :raises ValueError: when the factory has an ``upgrade``: TLS is that of the Site's endpoint.
     """
 
     isLeaf = True  # noqa: N815 - Twisted reads it
@@ -51,7 +51,7 @@ class WebSocketResource(Resource):
     def __init__(self, factory: WebSocketFactory) -> None:
         super().__init__()
         if factory.upgrade is not None:
-            raise ValueError("the endpoint of the Site has TLS, so the factory has no upgrade")
+            raise ValueError("the factory has an upgrade, but TLS is that of the Site's endpoint")
         self._factory = factory
 
     # Called by Twisted.
@@ -64,7 +64,7 @@ class WebSocketResource(Resource):
         if isinstance(judged, Refusal):
             return answer_refusal(request, judged)
         channel = request.channel
-        if not isinstance(channel, HTTPChannel):  # A frame of HTTP/2 has no place for ours.
+        if not isinstance(channel, HTTPChannel):  # With HTTP/2, requests share one connection.
             return answer_refusal(
                 request, refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a WebSocket needs HTTP/1.1")
             )

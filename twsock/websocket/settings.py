@@ -30,8 +30,8 @@ class WebSocketSettings:
     :ivar ping_interval: seconds between two pings; above 0. None for no pings.
     :ivar ping_timeout: seconds after a ping within which a byte of the peer has to arrive;
         otherwise the connection is aborted. Above 0. None for no such limit.
-    :ivar max_fragments: the most frames of one received message; 1 or more. A message with more
-        closes the WebSocket with the code 1008.
+    :ivar max_fragments: how many frames one received message may have; 1 or more. A message with
+        more closes the WebSocket with the code 1008.
     :ivar max_fragment_size: a sent message with more bytes is divided into frames of this size; 1
         or more. None for one frame for each message.
     :raises ValueError: when a number is out of bounds.

@@ -51,7 +51,9 @@ class WebSocketResource(Resource):
     def __init__(self, factory: WebSocketFactory) -> None:
         super().__init__()
         if factory.upgrade is not None:
-            raise ValueError("the factory has an upgrade, but TLS is that of the Site's endpoint")
+            raise ValueError(
+                "the factory has an upgrade: give TLS to the endpoint of the Site instead"
+            )
         self._factory = factory
 
     # Called by Twisted.

@@ -2,9 +2,9 @@
 The server's connection of a WebSocket: accept → TLS → **request and response** → messages.
 
 A `twsock.WebSocketListener` makes one `ServerProtocol` for each accepted connection. The rules of
-the listener judge the request, then a hook of the application. The base class in
+the listener judge the request, then ``judge`` of the application. The base class in
 `twsock.sockets.websocket.connection` handles the messages. Holds the request and the bytes that
-arrive while the hook decides; above 16 KiB nothing more is read.
+arrive while ``judge`` decides; above 16 KiB nothing more is read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class ServerConnections:
     What all connections of one listener share.
 
     :ivar settings: the rules and times.
-    :ivar judge: the hook of the application; returns as ``WebSocketProtocol.accept``.
+    :ivar judge: called with each request that the rules have accepted; returns what
+        ``WebSocketProtocol.accept`` returns.
     :ivar max_message_size: largest message accepted, in bytes.
     :ivar ping_schedule: wakes the connections for their pings; None without pings.
     :ivar buffer_limit: counts the bytes that the connections hold; None for no limit.
@@ -110,7 +111,7 @@ class ServerProtocol(WebSocketConnection):
         self._web_socket.start_handshake(self._shared.settings.handshake_timeout)
 
     def drain(self) -> None:
-        """Close with the code 1001 when the application waits for a message that is not here."""
+        """Close with the code 1001 when the application waits and no message has arrived."""
         self._is_draining = True
         web_socket, stream = self._web_socket, self._stream
         if stream is None:

@@ -60,11 +60,12 @@ _ValidationHandler = Callable[[Any, WebSocketServerCustomValidationRequestedEven
 
 class WebSocketClient(AwaitableWebSocket):
     """
-    The common base class of both kinds of WebSockets.
+    The common base class of both kinds of WebSocket clients.
 
     ``async with MessageWebSocket(reactor) as websocket:`` closes the WebSocket at the end of the
     block with the code 1000, or aborts it when the block raises an error. An error that reports the
-    close itself, such as `WebSocketClosedError`, does not abort it: the block awaits its end.
+    close itself, such as `WebSocketClosedError`, does not abort it: then the end of the block waits
+    for the end of the connection.
 
     :param reactor: runs lookups, connections and timeouts.
     :param close_timeout: seconds from the first close frame to the end of the connection; 0 or

@@ -1,8 +1,8 @@
 """
 The end of a WebSocket, with or without a close frame: connection → **closed** → handlers, calls.
 
-The first close frame, of either end, says why a WebSocket is closed. If the connection is lost
-without a close frame, calls fail with `twsock.BrokenError`. Nothing is held.
+The first close frame, of either end, has the reason why a WebSocket is closed. If the connection is
+lost without a close frame, calls fail with `twsock.BrokenError`. Nothing is held.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WebSocketClosedEventArgs:
     :ivar code: the code of the first close frame, of either end; 1005 if that frame had no code.
         A `twsock.websocket.CloseCode` if it has a name there, else a plain ``int``.
         3000 to 3999 are registered by libraries and applications, 4000 to 4999 are private.
-    :ivar reason: the text of the same close frame. Do not trust it: the server may have sent it.
+    :ivar reason: the text of the same close frame. Do not trust it: the peer may have sent it.
     """
 
     code: int
@@ -39,7 +39,7 @@ class WebSocketClosedEventArgs:
 
 class WebSocketClosedError(ClosedError):
     """
-    The WebSocket was closed by a close frame, of this end or of the server.
+    The WebSocket was closed by a close frame, of this end or of the peer.
 
     :ivar code: as in `WebSocketClosedEventArgs`.
     :ivar reason: as in `WebSocketClosedEventArgs`.

@@ -64,7 +64,7 @@ class WebSocketConnection(ReportsEnds):
 
     :param clock: measures the timeouts.
     :param receiver: takes the messages.
-    :param output: the sending side of the socket, which gets its encoder and its connection here.
+    :param output: the sending side of the socket. This class sets its encoder and its connection.
     :param events: the socket, which receives the events, and is the first argument of handlers.
     :param close_timeout: seconds from the first close frame to the end of the connection.
     """
@@ -252,9 +252,9 @@ class WebSocketConnection(ReportsEnds):
 
     def next_message(self) -> str | bytes | None:
         """
-        Pull the next message during a `pull`, which goes on behind it.
+        Pull the next message during a `pull`, which continues with the message after it.
 
-        :returns: None if no message is here.
+        :returns: None if no message has arrived.
         """
         messages, was_fed = self._messages, self._was_fed
         if messages is None or was_fed:

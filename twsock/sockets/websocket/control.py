@@ -41,9 +41,9 @@ class WebSocketControl(StreamSocketControl):
     """
     Options of one WebSocket, to be set before it is connected.
 
-    Later, setting an option raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``). Only
-    `outbound_buffer_size_in_bytes` and changes of the lists are ignored instead. After a connect
-    that failed, all options can be set again.
+    Later, setting an option raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``), with
+    two exceptions: `outbound_buffer_size_in_bytes` and changes of the lists are ignored. After a
+    connect that failed, all options can be set again.
     """
 
     __slots__ = (
@@ -216,7 +216,7 @@ class WebSocketControl(StreamSocketControl):
     @property
     def max_fragment_size(self) -> int | None:
         """
-        The largest frame in bytes: messages with more are sent in several frames; 1 or more.
+        The largest frame that is sent, in bytes, 1 or more: larger messages are divided.
 
         Default None, for one frame for each message. Not in WinRT.
         """
@@ -232,7 +232,7 @@ class WebSocketControl(StreamSocketControl):
     @property
     def max_fragments(self) -> int:
         """
-        The most frames of a received message, 1 or more; default 1,024. Not in WinRT.
+        How many frames a received message may have, 1 or more; default 1,024. Not in WinRT.
 
         A message with more frames closes the WebSocket with the code 1008. Uncompressed messages
         that are delivered in pieces do not have this limit.

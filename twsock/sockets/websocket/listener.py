@@ -1,9 +1,8 @@
 """
 The listener for awaitable WebSockets: port → **listener** → handlers, or `accept`.
 
-A `WebSocketListener` does for WebSockets what a `twsock.StreamSocketListener` does for streams: its
-base class binds ports and holds the open connections. A WebSocket reaches the application when its
-request was accepted.
+The base class binds ports and holds the open connections, as for a `twsock.StreamSocketListener`. A
+WebSocket reaches the application when its request was accepted.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class _Handlers(RunningHandlers[ServerWebSocket]):
 
 @implementer(IProtocolNegotiationFactory)
 class _AcceptingFactory(AcceptingFactory):
-    """Names HTTP/1.1, for clients that offer protocols to an endpoint of TLS."""
+    """Names HTTP/1.1 to a TLS endpoint, for clients that offer protocols (ALPN)."""
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the names for ALPN."""
@@ -114,14 +113,15 @@ class WebSocketListener(SocketListener[Any]):
 
     :param hosts: names and addresses of this server; see `twsock.protocols.WebSocketFactory`, also
         for ``origins``, ``subprotocols``, ``path``, ``compression``, the times and the limits.
-    :param judge: called with each request that the rules have accepted; returns as
-        `twsock.protocols.WebSocketProtocol.accept`. None to accept all of them.
-    :param max_message_size: largest message accepted, in bytes; 0 or more. Of a stream, it limits
-        each message, too.
+    :param judge: called with each request that the rules have accepted; returns what
+        `twsock.protocols.WebSocketProtocol.accept` returns. None to accept all of them.
+    :param max_message_size: largest message accepted, in bytes; 0 or more. It also limits each
+        message of a WebSocket of a byte stream.
     :param max_unsent: how many bytes each WebSocket may queue; further messages fail with
-        `BusyError`. Above 0.
+        `BusyError`. 1 or more.
     :param is_stream: whether to make WebSockets of byte streams.
-    :param request_timeout: seconds until the request is answered; above 0.
+    :param request_timeout: seconds until the request is answered, from the start of the connection
+        or the end of its TLS handshake; then the connection is aborted. Above 0.
     :raises ValueError: when a number is out of bounds, or a name is malformed.
     :raises TypeError: when an argument has the wrong type.
 

@@ -39,7 +39,7 @@ class _Typed(typing.Protocol):
 
 
 def choose_by(control: _Typed) -> Callable[[], Opcode]:
-    """Return a function that returns the opcode of the type that the options have."""
+    """Return a function that returns the opcode for the ``message_type`` of the options."""
 
     def choose_opcode() -> Opcode:
         is_text = control.message_type is SocketMessageType.UTF8
@@ -82,7 +82,7 @@ class MessageCalls:
 
     def __anext__(self) -> Awaitable[str | bytes]:
         received = self.receive()
-        # A message that is here needs no coroutine.
+        # A message that has arrived needs no coroutine.
         return received if type(received) is Fired else _next(received)
 
     # Sending.

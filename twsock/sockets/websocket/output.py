@@ -184,7 +184,7 @@ class WebSocketOutputStream:
         self, send: Callable[[bytes], Deferred[int]], opcode: Opcode, data: bytes
     ) -> Deferred[int]:
         frames = self._frames
-        # As `_refusal` checks, in a call less.
+        # The same checks as in `_refusal`, with one call fewer.
         if self._is_closed or not frames.is_open or frames.unsent >= frames.max_unsent:
             refused = self._refusal()
             if refused is not None:
@@ -218,7 +218,7 @@ def _count(sending: Deferred[int], size: int) -> Deferred[int]:
     if not sending.called:
         return sending.addCallback(lambda _: size)
     if not isinstance(sending.result, Failure):
-        sending.result = size  # Less work than a second Deferred; nobody else has this one.
+        sending.result = size  # A second Deferred costs more; no other code has this one.
     return sending
 
 

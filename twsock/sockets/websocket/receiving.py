@@ -45,7 +45,7 @@ class MessageSource(typing.Protocol):
         """Pass on messages until `WebSocketMessageReceiver.take` returns False."""
 
     def next_message(self) -> str | bytes | None:
-        """Return the next message if `pull` runs, and a message is here."""
+        """Return the next message if `pull` runs and a message has arrived; otherwise None."""
 
     def handler_failed(self) -> None:
         """Close the WebSocket: a handler has failed."""
@@ -177,7 +177,7 @@ class WebSocketMessageReceiver:
         self._waiting = None
 
     def end_when_drained(self) -> None:
-        """Let the connection close when the application waits for a message that is not here."""
+        """Close the connection when the application waits and no message has arrived."""
         self._is_draining = True
 
     # Called by the connection.

@@ -104,6 +104,6 @@ class Tunnel:
         if not 200 <= response.status < 300:
             raise refused(response, is_from_proxy=True)
         if http.leftover:
-            # A server speaks after the client. These bytes might be taken for its TLS handshake.
+            # No server sends before its client. These bytes could be taken for its TLS handshake.
             raise RemoteProtocolError("bytes arrived behind the response of the proxy")
         return True

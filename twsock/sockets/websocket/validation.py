@@ -24,7 +24,7 @@ __all__ = ["Deferral", "WebSocketServerCustomValidationRequestedEventArgs", "val
 
 
 class Deferral:
-    """A promise of a handler to decide later; ``Windows.Foundation.Deferral``."""
+    """Makes a connect wait for the decision of a handler; ``Windows.Foundation.Deferral``."""
 
     __slots__ = ("_completed",)
 
@@ -33,16 +33,16 @@ class Deferral:
 
     def complete(self) -> None:
         """
-        End the promise, whether or not the certificate was rejected.
+        End the wait of the connect, whether or not the certificate was rejected.
 
-        :raises LocalProtocolError: when it has ended already.
+        :raises LocalProtocolError: when the wait has ended already.
         """
         if self._completed is None:
             raise LocalProtocolError("the deferral was completed already")
         self.close()
 
     def close(self) -> None:
-        """End the promise; a second call has no effect."""
+        """End the wait of the connect; a second call has no effect."""
         completed, self._completed = self._completed, None
         if completed is not None and not completed.called:
             completed.callback(None)

@@ -1,5 +1,5 @@
 """
-What the awaitable WebSockets of clients and servers have in common: facts, pings and the end.
+The base class of all awaitable WebSockets: application → **facts, pings, the end** → connection.
 
 `AwaitableWebSocket` passes calls on to its connection, and receives the events of that connection
 (`twsock.sockets.websocket.connection`). Holds the phase of the socket.
@@ -42,7 +42,8 @@ class AwaitableWebSocket:
 
     ``async with`` closes the WebSocket at the end of the block with the code 1000, or aborts it
     when the block raises an error. An error that reports the close itself, such as
-    `WebSocketClosedError`, does not abort it: the block awaits its end.
+    `WebSocketClosedError`, does not abort it: then the end of the block waits for the end of the
+    connection.
 
     :param reactor: runs timeouts.
     :param close_timeout: seconds from the first close frame to the end of the connection; 0 or

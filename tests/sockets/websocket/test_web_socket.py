@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.websocket.accepted import Accepted, close
-from twsock import ClosedError
+from tests.sockets.websocket.accepted import Accepted, close, text
+from twsock import BrokenError, ClosedError
 from twsock.websocket.frames import Opcode
 
 
@@ -53,6 +55,42 @@ class AwaitableWebSocketTests(SynchronousTestCase):
         self.assertTrue(other.transport.is_aborted)
         other.lose()
         self.failureResultOf(using, ZeroDivisionError)
+
+    def test_block_with_the_error_of_an_end_does_not_abort(self) -> None:
+        """A client that has ended its output gets what was sent before."""
+
+        async def answer(accepted: Any) -> None:
+            async with accepted:
+                async for message in accepted:
+                    accepted.send(message)
+
+        one = Accepted()
+        answering = ensureDeferred(answer(one.open()))
+        one.transport.producer.pauseProducing()
+        one.receive(text("the kernel has this"))
+        one.frames()
+        one.receive(text("a") + text("b"))
+        self.assertEqual(one.frames(), [])
+        one.protocol.readConnectionLost()
+        self.assertFalse(one.transport.is_aborted)
+        self.assertEqual(one.frames(), [(Opcode.TEXT, "a"), (Opcode.TEXT, "b")])
+        self.assertNoResult(answering)
+        self.assertTrue(one.transport.disconnecting)
+        one.lose(is_clean=True)
+        self.failureResultOf(answering, BrokenError)
+
+    def test_block_with_the_error_of_another_connection_aborts(self) -> None:
+        """The WebSocket is open, and its peer has to notice."""
+
+        async def use(accepted: Any) -> None:
+            async with accepted:
+                raise BrokenError("another connection")
+
+        one = Accepted()
+        using = ensureDeferred(use(one.open()))
+        self.assertTrue(one.transport.is_aborted)
+        one.lose()
+        self.failureResultOf(using, BrokenError)
 
     def test_handlers_of_closed_get_the_first_close_frame(self) -> None:
         """The error of a handler is logged, and the others are called."""

@@ -32,7 +32,13 @@ class Transport(StringTransportWithDisconnection):
     """A transport that records an abort."""
 
     is_aborted = False
+    is_lost = False
     protocol: Any
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End as a transport of Twisted does."""
+        self.is_lost = True
+        self.protocol.connectionLost(reason)
 
     def abortConnection(self) -> None:
         self.is_aborted = True
@@ -197,19 +203,30 @@ class ProxiedTests(SynchronousTestCase):
         self.assertTrue(protocol.is_lost)
 
     def test_half_close_reaches_protocols_that_provide_it(self) -> None:
-        """For other protocols the wrapper does not provide half-close."""
-        transport = self.connect()
-        self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))
-        transport.protocol.dataReceived(LINE)
-        self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))
+        """For other protocols, and in front of the header, it is the end of the connection."""
+        for received in (b"", LINE):
+            transport = self.connect()
+            self.assertTrue(IHalfCloseableProtocol.providedBy(transport.protocol))
+            transport.protocol.dataReceived(received)
+            transport.protocol.readConnectionLost()
+            self.assertTrue(transport.is_lost, received)
         self.factory.kind = HalfClosing
         transport = self.connect()
         transport.protocol.dataReceived(LINE)
-        self.assertTrue(IHalfCloseableProtocol.providedBy(transport.protocol))
         transport.protocol.readConnectionLost()
         transport.protocol.writeConnectionLost()
         protocol: Any = self.factory.built[-1]
         self.assertEqual(protocol.ends, "read write ")
+        self.assertFalse(transport.is_lost)
+
+    def test_half_close_goes_by_the_protocol_of_the_moment(self) -> None:
+        """The protocol may be replaced: a Site's, when a WebSocket takes its connection over."""
+        transport = self.connect()
+        transport.protocol.dataReceived(LINE)
+        wrapper: Any = self.factory.built[0].transport
+        wrapper.wrappedProtocol = HalfClosing()
+        transport.protocol.readConnectionLost()
+        self.assertEqual(wrapper.wrappedProtocol.ends, "read ")
 
     def test_a_factory_that_refuses_ends_the_connection(self) -> None:
         """`buildProtocol` returns None."""

@@ -63,9 +63,9 @@ class WebSocketClient(AwaitableWebSocket):
     The common base class of both kinds of WebSocket clients.
 
     ``async with MessageWebSocket(reactor) as websocket:`` closes the WebSocket at the end of the
-    block with the code 1000, or aborts it when the block raises an error. An error that reports the
-    close itself, such as `WebSocketClosedError`, does not abort it: then the end of the block waits
-    for the end of the connection.
+    block with the code 1000, or aborts it when the block raises an error. A `SocketError` does
+    not abort a WebSocket that is no longer open, since an abort could destroy its last frames: then
+    the end of the block waits for the end of the connection.
 
     :param reactor: runs lookups, connections and timeouts.
     :param close_timeout: seconds from the first close frame to the end of the connection; 0 or

@@ -341,6 +341,10 @@ class WebSocketConnection(ReportsEnds):
     def _finish_if_ended(self) -> None:
         """Report the end, after the last message."""
         if self._has_peer_ended and self._web_socket is not None:
+            stream, error = self._stream, self._ending
+            if stream is not None and error is not None and not self._is_dropping:
+                # The peer may still read what was sent before its end was noticed.
+                self._end_output(stream, lambda: lost_again(error))
             self._web_socket.peer_ended()
         if self._ending is not None and not self._is_finished:
             self._is_finished = True

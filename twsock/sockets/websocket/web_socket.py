@@ -8,7 +8,7 @@ The base class of all awaitable WebSockets: application → **facts, pings, the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from typing_extensions import Self
@@ -19,21 +19,17 @@ from twsock.operation import fail
 from twsock.sockets.event import Event
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.state import StreamSocketState
-from twsock.sockets.websocket.closed import WebSocketClosedError, WebSocketClosedEventArgs
+from twsock.sockets.websocket.closed import WebSocketClosedEventArgs
 from twsock.sockets.websocket.connection import WebSocketConnection
 from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import Receiver
 from twsock.websocket.close_frame import (
     CloseCode,
-    WebSocketViolation,
     check_code,
     check_reason,
 )
 
 __all__ = ["AwaitableWebSocket"]
-
-#: Errors of a WebSocket that ends with a close frame. An abort could destroy that frame.
-_CLOSING: Final = (WebSocketClosedError, WebSocketViolation)
 
 
 class AwaitableWebSocket:
@@ -41,9 +37,9 @@ class AwaitableWebSocket:
     One WebSocket of a client or a server.
 
     ``async with`` closes the WebSocket at the end of the block with the code 1000, or aborts it
-    when the block raises an error. An error that reports the close itself, such as
-    `WebSocketClosedError`, does not abort it: then the end of the block waits for the end of the
-    connection.
+    when the block raises an error. A `SocketError` does not abort a WebSocket that is no longer
+    open, since an abort could destroy its last frames: then the end of the block waits for the end
+    of the connection.
 
     :param reactor: runs timeouts.
     :param close_timeout: seconds from the first close frame to the end of the connection; 0 or
@@ -158,7 +154,7 @@ class AwaitableWebSocket:
     async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
         if isinstance(exception, GeneratorExit):
             self.abort()  # An abandoned coroutine cannot await.
-        elif exception is None or (isinstance(exception, _CLOSING) and not self.is_open):
+        elif exception is None or (isinstance(exception, SocketError) and not self.is_open):
             await self.close(CloseCode.NORMAL_CLOSURE)
         else:
             await self.abort()

@@ -223,9 +223,13 @@ class _ProxiedTransport:
         return host
 
 
+@implementer(IHalfCloseableProtocol)
 class _ProxiedConnection(Protocol):
     """
     Receives the bytes of a connection: decodes its header, then passes the rest to a protocol.
+
+    The protocol above may be replaced, by TLS or by a WebSocket. So the one at the time of a
+    half-close decides about it.
 
     Unlike Twisted's wrapper this is not a transport too. A TLS engine copies the interfaces of the
     transport below it, and must not appear to support half-closes for that reason.
@@ -322,8 +326,6 @@ class _ProxiedConnection(Protocol):
             return
         self._stop_waiting()
         rest = self._decoder.take_buffered()
-        if IHalfCloseableProtocol.providedBy(built):
-            alsoProvides(self, IHalfCloseableProtocol)
         upper.wrappedProtocol = built
         self._upper = upper
         built.makeConnection(upper)

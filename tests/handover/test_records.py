@@ -58,7 +58,7 @@ class PacketTests(SynchronousTestCase):
 
     def test_another_version_is_named(self) -> None:
         """Both numbers are in the message."""
-        with self.assertRaisesRegex(RemoteProtocolError, "version 9, this one is 1"):
+        with self.assertRaisesRegex(RemoteProtocolError, "version 9 of the hand-over, this one 1"):
             decode_packet(b"TWHO\x09\x02")
 
     def test_a_state_above_the_limit_is_refused_before_it_is_read(self) -> None:

@@ -53,7 +53,8 @@ DEFAULT_HANDOVER_TIMEOUT: Final = 5.0
 #: The descriptors of an offer: the connection and its state.
 _DESCRIPTORS: Final = 2
 
-#: Room for more, so that an offer with too many is seen as such, and not cut by the kernel.
+#: How many descriptors are received. The kernel closes further ones; an offer with too many is
+#: refused.
 _MOST_DESCRIPTORS: Final = 8
 
 #: ``struct ucred``: process, user, group.
@@ -87,13 +88,16 @@ def give(
     """
     Give a connection to the process at the other end of a channel.
 
-    :param channel: a connected UNIX socket of type SEQPACKET, which this call closes at the end.
-    :param detached: closed when the other process has it; otherwise unchanged.
-    :param application: what `take` returns there, too.
-    :param timeout: seconds that the other process has to acknowledge it; above 0.
+    :param channel: a connected UNIX socket of type SEQPACKET. It is closed at the end.
+    :param detached: the connection. It is closed when the other process has acknowledged it;
+        otherwise it is unchanged.
+    :param application: bytes that `take` returns in the other process. Together with the bytes that
+        were not read and not sent, at most 64 MiB.
+    :param timeout: seconds that the other process has to acknowledge the connection; above 0.
     :returns: fires when the other process has acknowledged the connection. It fails with
-        `HandoverError` when this process still has it, with the reason. Cancelling withdraws the
-        offer: the Deferred then fires or fails as before, within this call.
+        `HandoverError`, which has the reason, when this process still has the connection.
+        Cancelling withdraws the offer. Before ``cancel`` returns, the Deferred fires if the
+        acknowledgement had been sent, and fails otherwise.
     :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
     """
     _check(channel, timeout)
@@ -107,13 +111,13 @@ def take(
     """
     Take a connection from the process at the other end of a channel, and acknowledge it.
 
-    What is no valid offer is refused: everything that came with it is closed, and one line is
-    logged.
+    A packet that is no valid offer is refused: the descriptors that came with it are closed, and
+    one line is logged.
 
-    :param channel: a connected UNIX socket of type SEQPACKET, which this call closes at the end.
+    :param channel: a connected UNIX socket of type SEQPACKET. It is closed at the end.
     :param timeout: seconds that the other process has for its offer; above 0.
-    :returns: fires with the connection and the state of the application. It fails with
-        `HandoverError` when this process has nothing. Cancelling takes nothing.
+    :returns: fires with the connection and the bytes of the application. It fails with
+        `HandoverError` when no connection was taken. Cancelling takes none.
     :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
     """
     _check(channel, timeout)
@@ -208,7 +212,7 @@ class _Channel:
             except BlockingIOError:
                 return
             except OSError as error:
-                # An acknowledgement may lie behind a reset, so the next turn of the loop reads on.
+                # An acknowledgement may follow a reset, so the next turn of the loop reads on.
                 self.follow(HandoverEvent.RESET, error.strerror or "reset")
                 continue
             descriptors = _descriptors_of(messages)

@@ -22,8 +22,8 @@ class DetachedConnection:
     all three to ``from_socket``.
 
     :ivar socket: connected and non-blocking. The kernel may hold further received bytes.
-    :ivar unread: bytes that were received and not read, such as the beginning of a message. They
-        precede the bytes that the kernel holds.
+    :ivar unread: bytes that were received and not read, such as the beginning of a message. The
+        bytes that the kernel holds follow them.
     :ivar unsent: bytes that were written and that the kernel had not taken. They are sent before
         any further byte.
     """

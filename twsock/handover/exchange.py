@@ -1,15 +1,15 @@
 """
 Who owns a connection during a hand-over: event → **table** → next state. No I/O, no clock.
 
-One side is the giver, the other one the taker. Exactly one of them continues the connection, also
-if a process is killed at any point; if the owner is killed, the connection ends with it.
+One side is the giver, the other one the taker. Exactly one of them continues the connection, even
+if one process is killed at any point. If the owner is killed, the connection ends with it.
 
 Giver::
 
     OFFERED ── accepted ──────────────────────────────> GIVEN: it closes its copy
      │ │ └──── refused, the end of the channel ───────> KEPT: it continues
      │ └────── reset ────────────> READING_ON ── accepted ──> GIVEN
-     └──────── deadline, foreign ─> READING_ON ── the end ──> KEPT, and says so (withdrawn)
+     └──────── deadline, foreign ─> READING_ON ── the end ──> KEPT: it sends "withdrawn"
 
 Taker::
 
@@ -17,13 +17,14 @@ Taker::
      │                    └───── it cannot be sent ──> UNSURE ── the end ──> TAKEN
      └── anything else ──> EMPTY                         └── withdrawn, deadline ──> EMPTY
 
-Why the acknowledgement decides: once the kernel has it, the giver reads it, whatever happens to the
-taker. On a reset the giver reads on, as the acknowledgement may lie behind the reset. Before the
-giver withdraws, it shuts its reading side: a later acknowledgement then fails at the taker.
+Why the acknowledgement decides: once the kernel has it, the giver reads it, even if the taker dies.
+On a reset the giver reads on, as an acknowledgement may follow the reset. Before the giver
+withdraws, it shuts its reading side, so that the taker can send no acknowledgement any more.
 
-Why the taker reads on: an acknowledgement fails if the giver has withdrawn, or is dead. A giver
-that continues always says so. Without a word the giver is dead, and the taker continues. At the
-deadline the giver may be alive, so the taker gives up: a connection is never served twice.
+Why the taker reads on: it cannot send an acknowledgement if the giver has withdrawn, or is dead. A
+giver that continues always sends "withdrawn". If the channel ends without this packet, the giver is
+dead, and the taker continues. At the deadline the giver may be alive. So the taker closes what it
+received: a connection is never served twice.
 """
 
 from __future__ import annotations

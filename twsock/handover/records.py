@@ -1,8 +1,8 @@
 """
 The format of a hand-over between two processes: values ↔ **packets and state**. No I/O.
 
-One hand-over is one SEQPACKET connection. Each packet has a header and a body of its kind; the
-state of the socket is in a file in memory, since it may be long. It holds nothing. Format:
+One hand-over is one SEQPACKET connection. Each packet has a header, and the body of its type. The
+state of the socket is in a file in memory, since it may be long. Nothing is held. Format:
 docs/wire/handover.rst.
 """
 
@@ -121,10 +121,12 @@ def decode_packet(data: bytes) -> Packet:
     :raises RemoteProtocolError: when they are no packet of this version.
     """
     if not _HEADER.size <= len(data) <= MAX_PACKET or not data.startswith(_MAGIC):
-        raise RemoteProtocolError("the other process does not speak the hand-over of twsock")
+        raise RemoteProtocolError("the packet is not that of a hand-over of twsock")
     _, version, number = _HEADER.unpack_from(data)
     if version != VERSION:
-        raise RemoteProtocolError(f"the hand-over has version {version}, this one is {VERSION}")
+        raise RemoteProtocolError(
+            f"the other process has version {version} of the hand-over, this one {VERSION}"
+        )
     body = data[_HEADER.size :]
     if number == _TYPE_OFFER and len(body) == _OFFER.size:
         (size,) = _OFFER.unpack(body)

@@ -1,9 +1,9 @@
 """
-The numbers of running services: counters → **measurements** → whatever exports them.
+The numbers of running services: counters → **measurements** → exporter.
 
-Reads the counters that connections, ports and registries keep anyway, and only when it is called:
-a service without an exporter pays nothing. Measurements with the same name and labels of several
-processes can be added. Holds nothing.
+Connections, ports and registries count in any case. This module reads their counters only when it
+is called, so a service without an exporter has no further cost. Measurements of several processes
+can be added if they have the same name and labels. Nothing is held.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Measurement:
     One number of one service.
 
     :ivar name: in the form of Prometheus, with the unit and without ``_total``.
-    :ivar meaning: one sentence.
-    :ivar labels: for example the protocol, or the reason of a failure.
-    :ivar suffix: behind the name, for the numbers of a histogram.
+    :ivar meaning: one sentence, for the help text of an exporter.
+    :ivar labels: names and values; for example the protocol, or the reason of a failure.
+    :ivar suffix: follows the name, for the numbers of a histogram; otherwise empty.
     """
 
     name: str

@@ -1,9 +1,10 @@
 """
 Metrics and health of a process: services → measurements → **page** → HTTP.
 
-`MetricsService` listens for ``--metrics`` or ``--health``. The process starts it first and stops it
-last, so that a load balancer sees that the process drains. The page itself is in
-`twsock.services.metrics_page`, which loads the HTTP server of Twisted when the service listens.
+`MetricsService` listens for ``--metrics`` or ``--health``. The process starts this service before
+all others and stops it after them, so that a load balancer sees that the process drains. The page
+is in `twsock.services.metrics_page`, which loads the HTTP server of Twisted, and is itself loaded
+when the service listens. Holds the endpoints, and the waits for the end of a drain's delay.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class MetricsService(ListeningService):
     """
     Serves the health of a process, and its metrics.
 
-    :param reactor: measures the delay of a drain.
+    :param reactor: measures the delay of a drain, and the timeouts of the pages.
     :param endpoints: pairs of an endpoint string and the endpoint made from it.
     :param services: returns the services of the process.
     :param has_metrics: whether ``/metrics`` is served; needs prometheus-client.
@@ -67,8 +68,8 @@ class MetricsService(ListeningService):
         """
         Report that the process is not ready.
 
-        :param delay: seconds during which the services still accept connections.
-        :returns: fires after the delay; earlier at a second SIGTERM.
+        :param delay: seconds during which the services still accept connections; 0 or more.
+        :returns: fires after the delay, or at a second SIGTERM during the delay.
         """
         self._is_draining = True
         if delay and not self.is_hurried:

@@ -23,7 +23,7 @@ from twsock.services.quiet_site import QuietSite
 
 __all__ = ["MAX_CONNECTIONS", "PageSource", "page_factory"]
 
-#: The most connections of all pages together; further ones are closed.
+#: How many connections all pages have together at most; further ones are closed.
 MAX_CONNECTIONS: Final = 64
 
 #: Seconds after which a connection without a complete request is closed.

@@ -38,7 +38,7 @@ with warnings.catch_warnings():
 
 __all__ = ["MAX_PAGE_CONNECTIONS", "PATIENCE", "FileSite", "SiteEndpoint"]
 
-#: The most connections of HTTP at once; further ones are closed.
+#: How many connections of HTTP are open at most; further ones are closed.
 MAX_PAGE_CONNECTIONS: Final = 256
 
 #: Seconds between two checks that a connection of HTTP has made progress.
@@ -54,8 +54,9 @@ class FileSite(QuietSite):
     """
     Serves the files of a folder, and WebSockets at one path.
 
-    A connection of HTTP is aborted if it neither completes a request nor takes a part of a response
-    for `PATIENCE` seconds, at the latest after twice this time.
+    A connection of HTTP has to make progress: to complete a request, or to take a part of a
+    response. Every `PATIENCE` seconds it is checked, and aborted if it has made no progress since
+    the last check.
 
     :param reactor: measures the times.
     :param factory: serves the WebSockets; its rules decide about ``Host``, and its limit on
@@ -95,7 +96,7 @@ class FileSite(QuietSite):
 
 class SiteEndpoint:
     """
-    Listens for a site in place of the factory of WebSockets, which puts its limits on the port.
+    Listens with a site in place of the factory of WebSockets that the service passes to `listen`.
 
     :param endpoint: opens the port.
     :param site: serves its connections.
@@ -156,7 +157,7 @@ class _Channel(HTTPChannel):
         transport.abortConnection()
 
     def release(self) -> None:
-        """End the watch: the connection ended, or is that of a WebSocket."""
+        """Stop the checks: the connection has ended, or belongs to a WebSocket now."""
         self.site.channels.discard(self)
         if self._watch.running:
             self._watch.stop()
@@ -212,8 +213,8 @@ class _Root(Resource):
         if found is None:
             return _fail(request, HTTPStatus.NOT_FOUND)
         if found.name == _INDEX and request.postpath[-1] not in (b"", _INDEX.encode()):
-            # Relative links of the page need the slash. A path has no empty segment in its midst,
-            # so that this is no link to another host.
+            # Relative links of the page need the slash. The path has no empty segment in front of
+            # the last one, so it does not begin with //, and this is no link to another host.
             request.setHeader(b"Location", request.path + b"/")
             return _fail(request, HTTPStatus.MOVED_PERMANENTLY)
         if not _ONE_RANGE.fullmatch(request.getHeader(b"Range") or b""):

@@ -170,7 +170,7 @@ class Options(StreamServiceOptions):
         """
         super().postOptions()
         if self["site"] is not None and self["security"] is not None:
-            raise usage.UsageError("--site is not for --tls: give an ssl: endpoint")
+            raise usage.UsageError("--site cannot be used with --tls: give an ssl: endpoint")
 
 
 def _check_site(text: str) -> Path:
@@ -219,13 +219,14 @@ def websocket_service(
     :param max_connections_per_address: see `StreamServerFactory`, also for ``max_buffered``.
     :param drain_timeout: see `StreamService`.
     :param security: TLS from the first byte; None for no TLS.
-    :param endpoint_settings: defaults for arguments that the strings omit; None for our own.
-    :raises ValueError: when an endpoint, a name or a number cannot be used, or the policy of
-        ``security`` is not ``UpgradePolicy.IMPLICIT``, or there are a ``site`` and ``security``.
+    :param endpoint_settings: defaults for arguments that the strings omit; None for the defaults of
+        twsock.
+    :raises ValueError: when an endpoint, a name or a number cannot be used, the policy of
+        ``security`` is not ``UpgradePolicy.IMPLICIT``, or both ``site`` and ``security`` are given.
         The text of the error is one line for users.
     """
     if site is not None and security is not None:
-        raise ValueError("TLS of a site is that of its endpoints")
+        raise ValueError("a site has no security of its own: give endpoints with TLS")
     if security is not None and security.upgrade.policy is not UpgradePolicy.IMPLICIT:
         raise ValueError("TLS of WebSockets begins with the first byte")
     factory = WebSocketFactory(

@@ -7,6 +7,7 @@ a timeout, and only processes that were started here are ended.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -165,38 +166,48 @@ async def main(reactor):
 react(main)
 """
 
-_NGINX: Final = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors; events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
-  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://127.0.0.1:{server};
-      proxy_http_version 1.1;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection "upgrade";
-      proxy_set_header Host $host;
-    }}
-  }}
-}}
+#: Connects as a page of this host, and as a page of another host.
+_PAGES: Final = """
+import sys
+from twisted.internet.task import react
+from twsock import MessageWebSocket, SocketError, WebSocketError
+
+async def main(reactor):
+    for origin in ("https://www.example.com", "https://example.net"):
+        try:
+            async with MessageWebSocket(reactor) as websocket:
+                websocket.set_request_header("Host", "www.example.com")
+                websocket.set_request_header("Origin", origin)
+                await websocket.connect(sys.argv[1])
+                await websocket.send("Hello")
+                print(await websocket.receive(timeout=60))
+        except SocketError as error:
+            print(WebSocketError.get_status(error).name)
+
+react(main)
 """
 
-_HAPROXY: Final = """
-defaults
-  mode http
-  timeout connect 10s
-  timeout client 10s
-  timeout server 10s
-  timeout tunnel {tunnel}
-frontend clients
-  bind 127.0.0.1:{port}
-  default_backend echoes
-backend echoes
-  server echo 127.0.0.1:{server}
+#: The settings of nginx around those of the page.
+_NGINX: Final = """
+daemon off; master_process off; pid FOLDER/pid; error_log FOLDER/errors; events {}
+http {
+  access_log off;
+  client_body_temp_path FOLDER/1; proxy_temp_path FOLDER/2; fastcgi_temp_path FOLDER/3;
+  uwsgi_temp_path FOLDER/4; scgi_temp_path FOLDER/5;
+  server {
+    listen 127.0.0.1:PORT;
+    %s
+  }
+}
 """
+
+
+def settings_in_page(first_line: str) -> str:
+    """Return the settings in docs/websockets.rst that begin with a line."""
+    page = (Path(__file__).parents[1] / "docs" / "websockets.rst").read_text(encoding="utf-8")
+    _, _, rest = page.partition(f"::\n\n    {first_line}\n")
+    lines = itertools.takewhile(lambda line: line.startswith("    "), rest.splitlines())
+    return "\n".join((first_line, *lines)) + "\n"
 
 
 def needs(*programs: str, why: str = "") -> Callable[[Any], Any]:
@@ -336,23 +347,28 @@ class ServerTests(_Folder):
 class ProxyTests(_Folder):
     """Reverse proxies in front of ``twistd twsock-websocket``."""
 
-    def converse_through(self, program: str, option: str, settings: str, **values: Any) -> None:
-        """Run both clients through a proxy."""
+    def converse_through(self, program: str, option: str, settings: str) -> None:
+        """Run our clients through a proxy; the server has the name of the page and its path."""
         port = find_free_port()
-        with echo("--compression") as server:
-            text = settings.format(folder=self.folder, port=port, server=server, **values)
+        names = ("--host", "www.example.com", "--path", "/chat")
+        with echo("--compression", *names) as server:
+            text = settings.replace("127.0.0.1:1341", f"127.0.0.1:{server}")
+            text = text.replace("bind :80", f"bind 127.0.0.1:{port}")
+            text = text.replace("PORT", str(port)).replace("FOLDER", str(self.folder))
             with self.running(program, *option.split(), self.write("settings", text)):
                 wait_until_it_listens(port)
-                uri = f"ws://127.0.0.1:{port}/"
-                printed = self.run_program(sys.executable, "-c", _OUR_CLIENT, uri)
-        self.assertEqual(printed.split(), ["plain", "compressed"])
+                uri = f"ws://127.0.0.1:{port}/chat"
+                messages = self.run_program(sys.executable, "-c", _OUR_CLIENT, uri)
+                pages = self.run_program(sys.executable, "-c", _PAGES, uri)
+        self.assertEqual(messages.split(), ["plain", "compressed"])
+        self.assertEqual(pages.split(), ["Hello", "FORBIDDEN"])
 
     @needs("nginx")
     def test_nginx(self) -> None:
         """With the settings of docs/websockets.rst."""
-        self.converse_through("nginx", "-c", _NGINX)
+        self.converse_through("nginx", "-c", _NGINX % settings_in_page("location /chat {"))
 
     @needs("haproxy")
     def test_haproxy(self) -> None:
-        """It needs no settings for WebSockets."""
-        self.converse_through("haproxy", "-db -f", _HAPROXY, tunnel="10s")
+        """With the settings of docs/websockets.rst, none of which is for WebSockets."""
+        self.converse_through("haproxy", "-db -f", settings_in_page("defaults"))

@@ -131,6 +131,22 @@ class OperationTests(SynchronousTestCase):
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
 
+    def test_an_operation_resumes_no_coroutine_that_was_abandoned(self) -> None:
+        """The block fails the operation while the coroutine is being closed; nothing is logged."""
+
+        async def wait(pending: Operation[None]) -> None:
+            try:
+                await pending
+            finally:
+                pending.errback(ClosedError("the block has ended"))
+
+        for drives in (Deferred.fromCoroutine, lambda coroutine: coroutine.send(None)):
+            waiting = wait(Operation())
+            drives(waiting)
+            waiting.close()
+            del waiting
+        gc.collect()  # Twisted logs a failure that nobody handles when it is freed.
+
 
 class FiredTests(SynchronousTestCase):
     """A Deferred that has fired with a result."""

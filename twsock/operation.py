@@ -51,7 +51,11 @@ class Operation(Deferred[T]):
     @override
     def __await__(self) -> Generator[Deferred[Any], None, T]:
         while not self.called or self.paused:
-            yield self
+            try:
+                yield self
+            except GeneratorExit:
+                self._abandon()
+                raise
         result: Any = self.result
         if isinstance(result, Failure):
             error: Any = result.value
@@ -63,6 +67,16 @@ class Operation(Deferred[T]):
                 del error  # This frame is in its traceback.
         fired: T = result
         return fired
+
+    def _abandon(self) -> None:
+        """
+        Drop all callbacks: the coroutine that awaits this Deferred is being closed.
+
+        One of the callbacks would resume the coroutine. If the coroutine aborts its socket now,
+        this Deferred fails while the coroutine still runs.
+        """
+        self._callbacks.clear()
+        self.addErrback(_ignore)  # Nobody is left to handle the failure.
 
 
 class Fired(Deferred[T]):

@@ -80,6 +80,20 @@ class AbandonedTests(SynchronousTestCase):
         self.abandon(self.connected.socket)
         self.assert_aborted()
 
+    def test_a_socket_is_aborted_during_a_read(self) -> None:
+        """The read belongs to the abandoned coroutine, and does not resume it."""
+
+        async def read(socket: StreamSocket) -> None:
+            async with socket:
+                await socket.input_stream.receive_some()
+
+        self.fill()
+        reading = read(self.connected.socket)
+        ensureDeferred(reading)
+        reading.close()
+        self.assert_aborted()
+        gc.collect()  # Twisted logs a failure that nobody handles when it is freed.
+
     def test_an_output_is_aborted(self) -> None:
         """So that the peer does not take a partial answer for a complete one."""
         self.fill()

@@ -126,10 +126,13 @@ class AcceptingTests(SynchronousTestCase):
         self.assertTrue(one.transport.is_aborted)
 
     def test_end_before_the_request_ends_the_connection(self) -> None:
-        """No waiting for the deadline."""
-        one = Accepted()
-        one.protocol.readConnectionLost()
-        self.assertTrue(one.transport.is_aborted)
+        """In order, as after a check whether the port is open; no waiting for the deadline."""
+        for head in (b"", REQUEST[:40]):
+            one = Accepted()
+            one.receive(head)
+            one.protocol.readConnectionLost()
+            self.assertTrue(one.transport.disconnecting, head)
+            self.assertFalse(one.transport.is_aborted, head)
 
     def test_bytes_behind_a_refusal_are_dropped(self) -> None:
         """A second request has no second answer, and is no error."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock import BrokenError, ClosedError
@@ -110,7 +111,10 @@ class ReceiverTests(SynchronousTestCase):
             raise BrokenError("lost") if args.data == "lost" else ValueError("wrong")
 
         self.received.add(fail)
-        self.receiver.take(Opcode.TEXT, "lost", True)
+        with capturedLogs() as events:
+            for _ in range(100):  # That had arrived in front of the loss.
+                self.receiver.take(Opcode.TEXT, "lost", True)
+        self.assertEqual(len(events), 1)
         self.assertEqual(self.source.failures, 0)
         self.receiver.take(Opcode.TEXT, "a", True)
         self.assertEqual(self.source.failures, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
@@ -91,6 +92,25 @@ class AwaitableWebSocketTests(SynchronousTestCase):
         self.assertTrue(one.transport.is_aborted)
         one.lose()
         self.failureResultOf(using, BrokenError)
+
+    def test_handler_that_is_freed_logs_nothing(self) -> None:
+        """The pending receive does not resume the coroutine."""
+        ended: list[object] = []
+
+        async def serve(_listener: object, args: Any) -> None:
+            try:
+                async with args.socket as websocket:
+                    async for message in websocket:
+                        await websocket.send(message)
+            finally:
+                ended.append(self)
+
+        one = Accepted(serve)
+        one.open()
+        one.receive(text("a"))
+        del one
+        gc.collect()
+        self.assertEqual(len(ended), 1)
 
     def test_handlers_of_closed_get_the_first_close_frame(self) -> None:
         """The error of a handler is logged, and the others are called."""

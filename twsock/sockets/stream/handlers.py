@@ -178,12 +178,16 @@ class RunningHandlers(Generic[S]):
                 socket.close()
                 self.cancel(socket)  # Other handlers of this connection.
             else:
-                socket.abort()
+                self._end_broken(socket)
         else:
             self._log.failure(
                 "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
             )
             self._end_failed(socket)
+
+    def _end_broken(self, socket: S) -> None:
+        """End a connection whose handler has got an error of a connection."""
+        socket.abort()
 
     def _end_failed(self, socket: S) -> None:
         """End a connection whose handler has failed."""

@@ -257,8 +257,12 @@ class ServerProtocol(WebSocketConnection):
 
     @override
     def _handshake_ended(self) -> None:
-        if self._judging is None:
+        if self._judging is not None:
+            return
+        if self._web_socket is None:
             self.abort(ClosedError("the peer ended the connection before its request"))
+        else:
+            self._web_socket.peer_ended()
 
     @override
     def _handshake_lost(self, error: SocketError) -> None:

@@ -75,6 +75,13 @@ class _Handlers(RunningHandlers[ServerWebSocket]):
     _in_order = (ClosedError,)
 
     @override
+    def _end_broken(self, socket: ServerWebSocket) -> None:
+        if socket.is_open:
+            socket.abort()
+        else:
+            socket.close()  # It ends already, and its client may still read what was sent.
+
+    @override
     def _end_failed(self, socket: ServerWebSocket) -> None:
         socket.close(CloseCode.INTERNAL_ERROR)
 

@@ -92,7 +92,7 @@ class WebSocketMessageReceiver:
     """
 
     __slots__ = (
-        "_clock", "_ending", "_held", "_is_draining", "_is_running", "_owner",
+        "_clock", "_ending", "_has_failed", "_held", "_is_draining", "_is_running", "_owner",
         "_received", "_source", "_waiting",
     )  # fmt: skip
 
@@ -110,6 +110,8 @@ class WebSocketMessageReceiver:
         self._is_draining = False
         # Whether a handler runs that returned a coroutine or a Deferred.
         self._is_running = False
+        # Whether a handler has failed since the connection is the reason.
+        self._has_failed = False
         # The reason why no more messages follow.
         self._ending: SocketError | None = None
 
@@ -268,8 +270,10 @@ class WebSocketMessageReceiver:
         if isinstance(error, SocketError) and not isinstance(
             error, (LocalProtocolError, BusyError)
         ):
-            self._log.info("the handler of a message failed: {error}", error=error)
             forget_frames(failure)
+            if not self._has_failed:  # One line: each message that had arrived may fail.
+                self._has_failed = True
+                self._log.info("the handler of a message failed: {error}", error=error)
             return
         self._log.failure("a handler failed: the WebSocket is closed", failure)
         if self._source is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ __all__ = ["Leaks"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
-#: The number of objects above which freezing pays: modules, and what trial and hypothesis keep.
-_MANY = 30_000
+#: The number of objects above which freezing pays: modules, and what trial, hypothesis and earlier
+#: tests keep. Each test looks at all objects three times.
+_MANY = 4_000
 
 
 class Leaks:
@@ -73,15 +75,16 @@ def _is_of_trial(deferred: Any) -> bool:
 
 def _descriptors() -> dict[object, str]:
     """Return the open descriptors, if the system lists them."""
-    if not _DESCRIPTORS.exists():
-        return {}
     found: dict[object, str] = {}
-    for descriptor in _DESCRIPTORS.iterdir():
+    if not _DESCRIPTORS.exists():
+        return found
+    # These calls take a third of the time of pathlib's.
+    for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208
         try:
-            target = str(descriptor.readlink())
-            # Twisted keeps one of these in reserve, from the first listener on.
-            if target != "/dev/null":
-                found[descriptor.name] = f"{descriptor.name} -> {target}"
+            target = os.readlink(f"{_DESCRIPTORS}/{name}")  # noqa: PTH115
         except FileNotFoundError:
-            pass  # The descriptor with which the folder is read.
+            continue  # The descriptor with which the folder is read.
+        # Twisted keeps one of these in reserve, from the first listener on.
+        if target != os.devnull:
+            found[name] = f"{name} -> {target}"
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import tracemalloc
 from collections import Counter
@@ -73,7 +74,9 @@ class Lifetimes:
 
     def retained_objects(self) -> dict[str, int]:
         """Count the new objects, by class."""
-        return dict(Counter(_name(each) for each in _things() if id(each) not in self._before))
+        return dict(
+            Counter(_name(type(each)) for each in _things() if id(each) not in self._before)
+        )
 
     def stop(self) -> None:
         """Stop measuring."""
@@ -81,15 +84,16 @@ class Lifetimes:
         globalLogPublisher.removeObserver(self._history)
 
 
-def _name(thing: object) -> str:
-    kind = type(thing)
+def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _is_of_a_connection(thing: object) -> bool:
-    name = _name(thing)
+# Cached: all objects of the process are looked at, which have few classes.
+@functools.cache
+def _is_of_a_connection(kind: type) -> bool:
+    name = _name(kind)
     return name.startswith(_PER_CONNECTION) and not name.startswith(_FACTS)
 
 
 def _things() -> list[object]:
-    return [*filter(_is_of_a_connection, gc.get_objects())]
+    return [each for each in gc.get_objects() if _is_of_a_connection(type(each))]

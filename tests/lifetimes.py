@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import tracemalloc
 from collections import Counter
@@ -88,12 +87,13 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-# Cached: all objects of the process are looked at, which have few classes.
-@functools.cache
 def _is_of_a_connection(kind: type) -> bool:
     name = _name(kind)
     return name.startswith(_PER_CONNECTION) and not name.startswith(_FACTS)
 
 
 def _things() -> list[object]:
-    return [each for each in gc.get_objects() if _is_of_a_connection(type(each))]
+    # All objects of the process are looked at, which have few classes.
+    found = gc.get_objects()
+    kinds = {kind for kind in set(map(type, found)) if _is_of_a_connection(kind)}
+    return [each for each in found if type(each) in kinds]

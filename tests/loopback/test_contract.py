@@ -29,6 +29,21 @@ async def connect_tcp(reactor: Any) -> tuple[StreamSocket, StreamSocket]:
         return near, await listener.accept()
 
 
+async def connect_narrow(reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+    """Connect over 127.0.0.1; each connection has at most 1 MiB in the kernel."""
+    size = 256 * 1024  # Linux doubles it.
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as near:
+        for each in (listening, near):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        near.connect(listening.getsockname())
+        with listening.accept()[0] as far:
+            return (
+                StreamSocket.from_socket(reactor, near),
+                StreamSocket.from_socket(reactor, far),
+            )
+
+
 class TcpContract(StreamContract):
     """TCP over loopback."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import random
@@ -15,10 +16,11 @@ from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
 from twisted.internet.task import deferLater
 from typing_extensions import override
 
+from tests import THOROUGH
 from tests.loopback.contract import MIB, OnEveryReactor, failure_of, turns
 from tests.loopback.memory import memory_pair
 from tests.loopback.reactors import VARIANT_REACTORS
-from tests.loopback.test_contract import connect_tcp
+from tests.loopback.test_contract import connect_narrow
 from tests.loopback.test_tls import Level
 from tests.loopback.test_tls_contract import upgrade
 from twsock import (
@@ -49,6 +51,7 @@ class Ends(NamedTuple):
 Conversation = Callable[[Ends, Relay], Coroutine[Deferred[Any], Any, None]]
 
 
+@functools.lru_cache(4)
 def pattern(size: int, seed: int = 0) -> bytes:
     """Return bytes that differ at each place, the same for the same seed."""
     return random.Random(seed).randbytes(size)
@@ -219,14 +222,14 @@ class RelayContract(OnEveryReactor):
 
     def test_a_slow_reader_stops_the_sender(self) -> None:
         """Little is held in memory, and everything arrives when the reader goes on."""
-        data = pattern(32 * MIB)
+        data = pattern(8 * MIB)
 
         async def conversation(ends: Ends, relaying: Relay) -> None:
             sending = Deferred.fromCoroutine(send(ends.client, data))
             await self.until_stopped(ends, relaying)
             self.assertFalse(sending.called)
             self.assertLessEqual(ends.left.input_stream.buffered, 4 * READ_AHEAD_LIMIT)
-            self.assertLess(relaying.relayed.left_to_right, 24 * MIB)
+            self.assertLess(relaying.relayed.left_to_right, 6 * MIB)
             self.assertEqual(await receive(ends.server), hashlib.sha256(data).digest())
             await sending
 
@@ -245,7 +248,7 @@ class RelayContract(OnEveryReactor):
 
     def test_cancelling_a_blocked_relay_loses_nothing(self) -> None:
         """What was read is sent, the rest can be read, and both sockets can be used at once."""
-        data = pattern(32 * MIB)
+        data = pattern(8 * MIB)
 
         async def conversation(ends: Ends, relaying: Relay) -> None:
             sending = Deferred.fromCoroutine(send(ends.client, data))
@@ -322,14 +325,14 @@ async def read_all(receiver: StreamSocket, count: int) -> bytes:
 class TcpRelays(RelayContract):
     """TCP on both sides: the bytes are spliced where the system has it."""
 
-    size = 64 * MIB
+    size = (64 if THOROUGH else 16) * MIB
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
-        return await connect_tcp(reactor)
+        return await connect_narrow(reactor)
 
     def test_a_reset_while_bytes_are_spliced_reaches_the_server(self) -> None:
         """After many bytes, some of them in the pipe."""
-        data = pattern(32 * MIB)
+        data = pattern(8 * MIB)
 
         async def conversation(ends: Ends, relaying: Relay) -> None:
             sending = Deferred.fromCoroutine(send(ends.client, data))
@@ -346,7 +349,7 @@ class TcpRelays(RelayContract):
 
     def test_a_reset_of_a_blocked_reader_reaches_the_sender(self) -> None:
         """The sender's writes fail."""
-        data = pattern(32 * MIB)
+        data = pattern(8 * MIB)
 
         async def conversation(ends: Ends, relaying: Relay) -> None:
             sending = Deferred.fromCoroutine(send(ends.client, data))
@@ -418,7 +421,7 @@ class MixedRelays(RelayContract):
 
     @override
     async def make_ends(self, reactor: Any) -> Ends:
-        client, left = await connect_tcp(reactor)
+        client, left = await connect_narrow(reactor)
         path = self.mktemp()[-60:].replace("/", "_")
         async with StreamSocketListener(reactor) as listener:
             await listener.listen(UNIXServerEndpoint(reactor, path))
@@ -434,9 +437,9 @@ class TlsRelays(RelayContract):
 
     @override
     async def make_ends(self, reactor: Any) -> Ends:
-        client, left = await connect_tcp(reactor)
+        client, left = await connect_narrow(reactor)
         await upgrade(client, left, Level.TLS13)
-        return Ends(client, left, *await connect_tcp(reactor))
+        return Ends(client, left, *await connect_narrow(reactor))
 
 
 class TlsOnTheRightRelays(RelayContract):
@@ -446,9 +449,9 @@ class TlsOnTheRightRelays(RelayContract):
 
     @override
     async def make_ends(self, reactor: Any) -> Ends:
-        right, server = await connect_tcp(reactor)
+        right, server = await connect_narrow(reactor)
         await upgrade(right, server, Level.TLS13)
-        return Ends(*await connect_tcp(reactor), right, server)
+        return Ends(*await connect_narrow(reactor), right, server)
 
 
 class MemoryRelays(RelayContract):

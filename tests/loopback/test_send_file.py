@@ -15,7 +15,7 @@ from typing_extensions import override
 from tests.loopback.contract import MIB, OnEveryReactor, failure_of
 from tests.loopback.memory import memory_pair
 from tests.loopback.reactors import VARIANT_REACTORS
-from tests.loopback.test_contract import connect_tcp
+from tests.loopback.test_contract import connect_narrow
 from tests.loopback.test_relay import pattern, read_all, receive, together
 from tests.loopback.test_tls import Level
 from tests.loopback.test_tls_contract import upgrade
@@ -27,7 +27,7 @@ Conversation = Callable[[StreamSocket, StreamSocket], Coroutine[Deferred[Any], A
 class SendFileContract(OnEveryReactor):
     """The claims about files that are sent."""
 
-    size = 16 * MIB
+    size = 4 * MIB
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
         """Connect two sockets."""
@@ -230,7 +230,7 @@ class TcpFiles(SendFileContract):
     """TCP: the kernel sends the file."""
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
-        return await connect_tcp(reactor)
+        return await connect_narrow(reactor)
 
 
 class TlsFiles(SendFileContract):
@@ -239,7 +239,7 @@ class TlsFiles(SendFileContract):
     _reactors = VARIANT_REACTORS
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
-        near, far = await connect_tcp(reactor)
+        near, far = await connect_narrow(reactor)
         await upgrade(near, far, Level.TLS13)
         return near, far
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
+import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -73,6 +76,19 @@ def run_program(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         [sys.executable, str(path), *arguments],
         cwd=path.parent,
         env=_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+
+
+def echo(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run ``twsock echo``, with a text as its standard input."""
+    return subprocess.run(
+        [sys.executable, "-m", "twsock", "echo", *arguments],
+        env=_ENVIRONMENT,
+        input=typed,
         capture_output=True,
         text=True,
         timeout=_PATIENCE,
@@ -413,6 +429,93 @@ class ChatPageExampleTests(SynchronousTestCase):
                 self.assertRegex(refused.stderr, r"\A(websocket_chat_page|usage): .+\n\Z", port)
 
 
+class FeedExampleTests(SynchronousTestCase):
+    """The feed: its server and client as processes, and many subscribers in memory."""
+
+    NAME = "websocket_feed.py"
+
+    def test_client_prints_the_ticks_of_the_server(self) -> None:
+        """It ends after the given number, with the server, and on Ctrl-C; a text gets 1003."""
+        path = EXAMPLES / self.NAME
+        with running(path, "serve", "0", "0.02") as (server, opened, _port):
+            uri = re.findall(r"ws://[\d.:]+/", opened)[0]
+            followed = run_example(self.NAME, "follow", uri, "3")
+            with connect_websocket(uri) as talking:
+                talking.send("Hello")
+                with self.assertRaises(ConnectionClosed):
+                    while talking.recv(_PATIENCE):
+                        pass
+                self.assertEqual(talking.close_code, 1003)
+            with running(path, "follow", uri) as (stopped, _tick, _price):
+                stopped.send_signal(signal.SIGINT)
+                self.check_end(stopped)
+            with running(path, "follow", uri) as (client, _tick, _price):
+                server.send_signal(signal.SIGINT)
+                self.check_end(client)
+            printed, _ = server.communicate()
+        self.assertEqual((printed, server.returncode), ("", 0))
+        self.assertEqual(
+            re.sub(r":\d+/", ":1341/", opened), promised(self.NAME).replace("0.5", "0.02")
+        )
+        ticks = [json.loads(number) for number in re.findall(r"tick (\d+): ", followed.stdout)]
+        self.assertEqual(ticks, [ticks[0], ticks[0] + 1, ticks[0] + 2], followed.stderr)
+        first = followed.stdout.splitlines()[0]
+        self.assertEqual(first, f"tick {ticks[0]}: {100 + ticks[0] / 4}")
+        self.assertEqual(promised(self.NAME, 2).splitlines()[0], "tick 1: 100.25")
+
+    def check_end(self, client: subprocess.Popen[str]) -> None:
+        """Wait for the end of a client."""
+        printed, _ = client.communicate(timeout=_PATIENCE)
+        self.assertRegex(printed, r"\A(tick .+\n)*the WebSocket is closed\n\Z")
+        self.assertEqual(client.returncode, 0)
+
+    def test_subscriber_that_does_not_read_is_dropped(self) -> None:
+        """Two hundred others miss nothing; what is queued for the slow one is bounded."""
+        defined = runpy.run_path(str(EXAMPLES / self.NAME))
+        clock = Clock()
+        factory = defined["make_factory"](clock)
+        feed, subscriber = defined["Feed"](), defined["Subscriber"]
+        rows = [Connected(subscriber, clock=clock, factory=factory) for _ in range(201)]
+        for row in rows:
+            row.receive(REQUEST + END)
+            row.sent()
+        slow, *others = rows
+        slow.transport.producer.pauseProducing()
+        self.assertEqual(feed.tick(), 201)
+        tick = others[0].frames()
+        self.assertEqual(tick, [("text", '{"number": 1, "price": 100.25}')])
+        sent = 0
+        while not slow.is_aborted:
+            self.assertLess(sent, defined["MAX_UNSENT"] + 1000)
+            defined["broadcast"](subscriber.everybody, "x" * 1000)
+            sent += 1000
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            slow.lose(ConnectionAborted())
+        self.assertRegex(printed.getvalue(), r"\Alost .+\n\Z")
+        self.assertEqual(feed.tick(), 200)
+        for number, row in enumerate(others):
+            received = row.frames()
+            self.assertEqual(len(received), sent // 1000 + (1 if row is others[0] else 2), number)
+            self.assertEqual(received[-1], ("text", '{"number": 2, "price": 100.5}'), number)
+        late = Connected(subscriber, clock=clock, factory=factory)
+        late.receive(REQUEST + END)
+        self.assertTrue(late.sent().endswith(b'{"number": 2, "price": 100.5}'))
+
+    def test_mistakes_are_reported_in_one_line(self) -> None:
+        """A wrong command line has the usage in front; all others are one line."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            used = str(taken.getsockname()[1])
+            for words, status, line in (
+                (("serve", used, "1"), 1, f"websocket_feed: cannot listen on port {used}: .+"),
+                (("serve", "0", "nan"), 2, "usage: .+\nwebsocket_feed.+'nan'"),
+                (("follow", "nonsense"), 1, "websocket_feed: the URI is not absolute: .+"),
+                (("follow", "ws://127.0.0.1:1/"), 1, "websocket_feed: ConnectionRefused .+"),
+            ):
+                refused = run_example(self.NAME, *words)
+                self.assertEqual(refused.returncode, status, f"{words=}")
+                self.assertRegex(refused.stderr, rf"\A{line}\n\Z", f"{words=}")
+
+
 class WebSocketSampleTests(SynchronousTestCase):
     """The WebSocket sample: its four scenarios, and its error texts."""
 
@@ -649,7 +752,7 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         return defined[name]
 
     def test_the_server_answers_the_client_of_the_page(self) -> None:
-        """The server runs on a free port; the client is the command of ``websockets``."""
+        """The server runs on a free port; the client prints the lines of the page."""
         self.assertIn("tcp:1341:", self.server)
         self.converse(self.server.replace("tcp:1341:", "tcp:0:"))
 
@@ -660,33 +763,17 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         self.converse(program.replace(", 1342)", ", 0)"))
 
     def converse(self, program: str) -> None:
-        """Run a server; let the client of the page send a line to it."""
+        """Run a server; let the client of the page send a text to it."""
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         path = Path(made.name, "shout.py")
         path.write_text(program, encoding="utf-8")
-        with (
-            running(path) as (_process, _opened, port),
-            subprocess.Popen(
-                [sys.executable, "-m", "websockets", f"ws://127.0.0.1:{port}/"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=_ENVIRONMENT,
-                text=True,
-            ) as client,
-        ):
-            assert client.stdin is not None
-            assert client.stdout is not None
-            client.stdin.write("Hello\n")
-            client.stdin.flush()
-            self.assertIn(f"ws://127.0.0.1:{port}/", client.stdout.readline())
-            shown = ""
-            while "< HELLO" not in shown:
-                character = client.stdout.read(1)
-                self.assertTrue(character, shown)
-                shown += character
-            client.stdin.close()
-            self.assertIn("1000 (OK)", client.stdout.read())
+        with running(path) as (_process, _opened, port):
+            client = echo(f"ws://127.0.0.1:{port}/", "Hello")
+        page = (_TOP / "docs" / "websockets.rst").read_text(encoding="utf-8")
+        printed = client.stdout + client.stderr
+        self.assertIn(textwrap.indent(printed, 4 * " "), page)
+        self.assertEqual(client.returncode, 1)
 
     def test_each_program_is_run(self) -> None:
         """There are nine besides the server, each of which has a test here."""
@@ -848,23 +935,11 @@ class ReadmeTests(SynchronousTestCase):
         path.write_text(program.replace(printed, free), encoding="utf-8")
         return path
 
-    def echo(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """Run ``twsock echo``, with a text as its standard input."""
-        return subprocess.run(
-            [sys.executable, "-m", "twsock", "echo", *arguments],
-            env=_ENVIRONMENT,
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-
     def test_the_server_of_frames_answers_as_printed(self) -> None:
         """``twsock echo`` prints the lines of README.md, and exits with status 1."""
         path = self.write(self.frames, '"tcp:1340:', '"tcp:0:')
         with running(path) as (_server, _opened, port):
-            client = self.echo(f"tcp:127.0.0.1:{port}", "Hello, World!")
+            client = echo(f"tcp:127.0.0.1:{port}", "Hello, World!")
         self.assertEqual(client.returncode, 1)
         printed = f"```text\n{client.stdout}{client.stderr}```\n"
         self.assertIn(printed, _README.read_text(encoding="utf-8"))
@@ -873,7 +948,7 @@ class ReadmeTests(SynchronousTestCase):
         """``twsock echo --raw`` prints the lines of README.md."""
         path = self.write(self.lines, '"localhost", 1339', '"127.0.0.1", 0')
         with running(path) as (_server, _opened, port):
-            client = self.echo(f"127.0.0.1:{port}", "--raw", typed="Hello\r\nWorld\r\n")
+            client = echo(f"127.0.0.1:{port}", "--raw", typed="Hello\r\nWorld\r\n")
         printed = f"```text\n{client.stdout}```\n"
         self.assertIn(printed, _README.read_text(encoding="utf-8"), client.stderr)
 

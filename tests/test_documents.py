@@ -29,7 +29,9 @@ _FILE = re.compile(r"(?<!\.\. )(?<![\w/<.-])((?:[\w-]+/)*[\w-]+\.(?:py|rst|md))(
 _NAME = re.compile(r"(?<![\w/.-])(twsock(?:\.[A-Za-z_]\w*)+)(?![\w*])")
 
 #: Programs that documents tell the reader to write.
-_TO_BE_WRITTEN = {"shout.py", "shout_lines.py", "datagrams.py", "keeps_its_buffer.py"}
+_TO_BE_WRITTEN = {
+    "shout.py", "shout_lines.py", "datagrams.py", "hello.py", "keeps_its_buffer.py"
+}  # fmt: skip
 
 
 def occurrences(pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:

@@ -926,7 +926,7 @@ class ReadmeTests(SynchronousTestCase):
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         self.folder = Path(made.name)
-        self.frames, self.lines, self.datagrams = programs_in_readme()
+        self.frames, self.lines, self.datagrams, self.messages = programs_in_readme()
 
     def write(self, program: str, printed: str, free: str) -> Path:
         """Save a program with a free port in the place of the printed one."""
@@ -951,6 +951,14 @@ class ReadmeTests(SynchronousTestCase):
             client = echo(f"127.0.0.1:{port}", "--raw", typed="Hello\r\nWorld\r\n")
         printed = f"```text\n{client.stdout}```\n"
         self.assertIn(printed, _README.read_text(encoding="utf-8"), client.stderr)
+
+    def test_the_client_of_web_sockets_prints_the_echo(self) -> None:
+        """The server is that of ``twistd``."""
+        local = "tcp:0:interface=127.0.0.1"
+        with twistd("twsock-websocket", "--endpoint", local) as service:
+            (port,) = service.wait_for_ports()
+            done = run_program(self.write(self.messages, "127.0.0.1:1338", f"127.0.0.1:{port}"))
+        self.assertEqual(done.stdout, "Hello, World!\n", done.stderr)
 
     def test_the_client_of_datagrams_prints_the_echoes(self) -> None:
         """It prints the five datagrams, with the address of the server."""

@@ -1,14 +1,21 @@
-"""The programs in docs/coming-from.rst run as printed: servers and the clients of them."""
+"""The programs in docs/coming-from.rst run as printed, and its names exist."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_examples import programs_in, run_program, running
+from twsock import MessageWebSocket, StreamWebSocket
+from twsock.sockets.websocket.server import ServerWebSocketInformation
+
+_DOCS = Path(__file__).parents[1] / "docs"
 
 #: Seconds until an answer of a server that has started.
 _PATIENCE = 60
@@ -62,3 +69,24 @@ class ComingFromTests(SynchronousTestCase):
                 self.assertEqual(page.read(), b"The WebSocket is at /echo\n")
             printed = self.answer(self.winrt, "127.0.0.1:1345/", port)
         self.assertEqual(printed, "Utf8 Hello\nclosed 1000 done\n")
+
+
+class NamesTests(SynchronousTestCase):
+    """The options, facts and calls in the pages on WebSockets exist."""
+
+    def test_names_exist(self) -> None:
+        """``control.NAME``, ``information.NAME`` and ``websocket.NAME(``."""
+        pages = [
+            (_DOCS / name).read_text("utf-8")
+            for name in ("coming-from.rst", "websockets.rst", "websocket-clients.rst")
+        ]
+        both = MessageWebSocket(Clock()), StreamWebSocket(Clock())
+        known: dict[str, Sequence[object]] = {
+            r"``(?:websocket\.)?control\.(\w+)": [each.control for each in both],
+            r"websocket\.information\.(\w+)": [both[0].information, ServerWebSocketInformation()],
+            r"await websocket\.(\w+)\(": both,
+        }
+        others = {"recv", "multicast_only"}  # Of ``websockets``, and of datagram sockets.
+        for pattern, owners in known.items():
+            for name in {name for page in pages for name in re.findall(pattern, page)} - others:
+                self.assertTrue(any(hasattr(owner, name) for owner in owners), name)

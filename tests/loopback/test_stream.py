@@ -67,11 +67,13 @@ class LoopbackTests(EveryReactor):
     def test_a_peer_that_does_not_read_is_not_read_from(self) -> None:
         """The server holds less than the high-water mark plus one frame for such a peer."""
         held: list[int] = []
+        paused = threading.Event()
         size = 100_000
 
         class Measured(FrameEcho):
             def writing_paused(self) -> None:
                 held.append(queued_bytes(self.transport))
+                paused.set()
 
         frame = encode_frame(bytes(size))
         rounds = 200
@@ -80,8 +82,8 @@ class LoopbackTests(EveryReactor):
             with connect(address) as connection:
                 sender = threading.Thread(target=connection.sendall, args=(frame * rounds,))
                 sender.start()
-                # Nothing is read until the sender is blocked: no more bytes fit into the buffers.
-                sender.join(0.5)
+                # Nothing is read until no more bytes fit into the buffers.
+                self.assertTrue(paused.wait(60))
                 self.assertTrue(sender.is_alive())
                 for attempt in range(rounds):
                     self.assertEqual(receive_exactly(connection, len(frame)), frame, f"{attempt=}")
@@ -108,7 +110,7 @@ class LoopbackTests(EveryReactor):
 
         def peer(address: tuple[str, int]) -> None:
             connection = connect(address)
-            connection.settimeout(0.5)
+            connection.settimeout(0.1)
             # The bytes sent until the sender blocks fill all buffers: the server reads no more.
             with self.assertRaises(TimeoutError):
                 for _ in range(1000):
@@ -179,7 +181,7 @@ class LoopbackTests(EveryReactor):
                 connection.sendall(frame)
                 self.assertEqual(receive_exactly(connection, len(frame)), frame, f"{name=}")
             third.sendall(frame)
-            third.settimeout(0.2)
+            third.settimeout(0.05)
             self.assertRaises(TimeoutError, third.recv, 1)
             first.close()
             third.settimeout(60)

@@ -94,7 +94,7 @@ def request(address: Address) -> bytes:
 
 def send_without_reading(peer: socket.socket, piece: bytes, total: int) -> int:
     """Send until the other end stops reading; return how many bytes it took."""
-    peer.settimeout(1)
+    peer.settimeout(0.2)
     sent = 0
     try:
         while sent < total:

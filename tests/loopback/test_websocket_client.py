@@ -308,10 +308,12 @@ class ConversationTests(ClientTests):
 
     def test_server_that_does_not_read_stops_the_writer(self) -> None:
         """`send` waits; the close then ends at its deadline, and the wait fails."""
+        made: list[WebSocketProtocol] = []
 
         class Deaf(WebSocketProtocol):
             def connection_made(self) -> None:
                 self.transport.pauseProducing()
+                made.append(self)
 
         async def work(reactor: Any, port: int) -> None:
             websocket = MessageWebSocket(reactor, close_timeout=0.05)
@@ -322,6 +324,8 @@ class ConversationTests(ClientTests):
             await websocket.close()
             await failure_of(sending)
             await failure_of(flushing)
+            # It does not notice the end, and the server would wait for it.
+            await made[0].abort()
 
         self.use(work, Deaf)
 
@@ -557,7 +561,7 @@ class HostileTests(OnEveryReactor):
                 websocket = MessageWebSocket(reactor)
                 for scheme in ("ws", "wss"):
                     uri = f"{scheme}://127.0.0.1:{port}/"
-                    await failure_of(websocket.connect(uri, timeout=0.5))
+                    await failure_of(websocket.connect(uri, timeout=0.1))
 
             self.serve(received, work)
 

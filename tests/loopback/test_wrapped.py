@@ -60,7 +60,7 @@ def send_until_stuck(connection: ssl.SSLSocket, stream: bytes) -> int:
         try:
             sent += connection.send(stream[sent : sent + RECORD])
         except ssl.SSLWantWriteError:
-            if not select.select([], [connection], [], 0.5)[1]:
+            if not select.select([], [connection], [], 0.2)[1]:
                 break
     return sent
 
@@ -117,8 +117,8 @@ class TlsTests(EveryReactor):
         def peer(address: tuple[str, int]) -> None:
             plain = connect(address)
             # Twice 6 MiB in each direction would be room for all of it.
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
             with secure(plain) as connection:
                 connection.setblocking(False)
                 sent = send_until_stuck(connection, stream)

@@ -111,7 +111,7 @@ class MissingTests(OnEveryReactor):
             pair = EndpointPair(HostName(ADDRESS), "", HostName("::1"), "9")
             endpoints = (
                 TCP6ClientEndpoint(reactor, ADDRESS, 9),
-                HostnameEndpoint(reactor, ADDRESS, 9),
+                HostnameEndpoint(reactor, ADDRESS, 9, attemptDelay=0.01),
             )
             self.assert_explained(await failure_of(stream.connect(ADDRESS, 9)), NO_WAY)
             for endpoint in endpoints:

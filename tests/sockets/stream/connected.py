@@ -128,5 +128,10 @@ class OnKernel:
 
 
 def shrink_buffers(connection: socket.socket) -> None:
-    """Make the kernel's buffers of a connection small."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+    """
+    Make the kernel's buffers of a connection small.
+
+    A smaller one holds less than one segment of the loopback interface; each segment then waits for
+    a delayed acknowledgement.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import typing
-from typing import Any
+import base64
+import gzip
+from typing import Any, cast
 
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -12,8 +16,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.guard import BasicCredentialFactory, HTTPAuthSessionWrapper
+from twisted.web.resource import EncodingResourceWrapper, Resource
+from twisted.web.server import GzipEncoderFactory, Site
+from twisted.web.vhost import NameVirtualHost
 
 from tests.websocket.connections import END, REQUEST, Recorder, close, text
 from tests.websocket.pages import Page
@@ -58,6 +64,15 @@ class Watched(WebSocketResource):
         return super().render(request)
 
 
+def unchunk(body: bytes) -> bytes:
+    """Return the content of a body that was sent in chunks."""
+    content = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        content, body = content + body[: int(size, 16)], body[int(size, 16) + 2 :]
+    return content
+
+
 class SiteTestCase(SynchronousTestCase):
     """One connection to a Site in memory, with a page and a WebSocket."""
 
@@ -82,7 +97,7 @@ class SiteTestCase(SynchronousTestCase):
 
     def open(self) -> None:
         address = IPv4Address("TCP", "192.0.2.1", 80)
-        self.transport: Any = typing.cast(Any, StringTransport(hostAddress=address))
+        self.transport: Any = cast(Any, StringTransport(hostAddress=address))
         channel: Any = self.site.buildProtocol(None)
         channel.callLater = self.clock.callLater
         self.transport.protocol = channel
@@ -183,6 +198,203 @@ class TakeOverTests(SiteTestCase):
         self.receive(REQUEST + END)
         self.assertTrue(self.sent().startswith(b"HTTP/1.1 500 "))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_stop_of_the_site_leaves_the_web_socket(self) -> None:
+        """Its factory ends it, by `drain`; the Site and its port know nothing of it."""
+        self.site.doStart()
+        self.receive(REQUEST + END)
+        self.sent()
+        self.site.doStop()
+        self.receive(text("on"))
+        self.assertEqual(self.sent(), b"\x81\x02on")
+
+    def test_drain_closes_a_request_that_was_being_judged(self) -> None:
+        """Its WebSocket closes as soon as it has begun, with 1001."""
+        choice: Deferred[None] = Deferred()
+        self.choose(choice)
+        self.receive(REQUEST + END)
+        self.factory.drain(5)
+        self.assertFalse(self.transport.disconnecting)
+        choice.callback(None)
+        self.assertTrue(self.sent().partition(b"\r\n\r\n")[2].startswith(b"\x88\x11\x03\xe9"))
+
+    def test_connection_field_may_have_several_values(self) -> None:
+        """In one line or in several, in any case; a Site passes all of them on."""
+        field = b"Connection: Upgrade\r\n"
+        for lines in (
+            b"Connection: keep-alive, Upgrade\r\n",
+            b"Connection: keep-alive\r\nConnection: Upgrade\r\n",
+            b"connection: UPGRADE\r\nCONNECTION: keep-alive\r\n",
+        ):
+            self.open()
+            self.receive(REQUEST.replace(field, lines) + END)
+            self.assertIn(b" 101 ", self.sent().partition(b"\r\n")[0], lines)
+
+
+class TreeTests(SiteTestCase):
+    """The resource at other places than below the root, and behind other resources."""
+
+    def serve(self, resource: Any) -> None:
+        """Serve another tree on a new connection."""
+        self.site.resource = resource
+        self.open()
+
+    def test_resource_may_be_anywhere_in_the_tree(self) -> None:
+        """The request has its whole path, also below the resource."""
+        root, inner = Resource(), Resource()
+        root.putChild(b"a", inner)
+        inner.putChild(b"chat", self.resource)
+        for path in ("/a/chat", "/a/chat/room/7?x=y"):
+            self.serve(root)
+            seen: list[str] = []
+            self.patch(Chat, "accept", lambda _, request, seen=seen: seen.append(request.target))
+            self.receive(REQUEST.replace(b"/chat", path.encode(), 1) + END + text("a"))
+            self.assertTrue(self.sent().endswith(b"\x81\x01a"), path)
+            self.assertEqual(seen, [path])
+
+    def test_path_of_the_factory_is_the_whole_path(self) -> None:
+        """Another path to the same resource is answered with 404."""
+        self.connect(path="/a/chat")
+        root = Resource()
+        for name in (b"a", b"b"):
+            inner = Resource()
+            inner.putChild(b"chat", self.resource)
+            root.putChild(name, inner)
+        for name, status in ((b"/a", b" 101 "), (b"/b", b" 404 ")):
+            self.serve(root)
+            self.receive(REQUEST.replace(b"/chat", name + b"/chat", 1) + END)
+            self.assertIn(status, self.sent().partition(b"\r\n")[0], name)
+
+    def test_virtual_hosts_choose_the_resource(self) -> None:
+        """By the field ``Host``."""
+        hosts = NameVirtualHost()
+        tree = Resource()
+        tree.putChild(b"chat", self.resource)
+        hosts.addHost(b"example.com", tree)
+        hosts.default = cast(Any, Page(b"the page", "text/plain"))
+        for host, expected in ((b"example.com", b" 101 "), (b"other.example", b" 200 ")):
+            self.serve(hosts)
+            self.receive(REQUEST.replace(b"example.com", host) + END)
+            self.assertIn(expected, self.sent().partition(b"\r\n")[0], host)
+
+    def test_compression_of_pages_does_not_touch_the_web_socket(self) -> None:
+        """A refusal is a page, which the wrapper may compress."""
+        self.serve(EncodingResourceWrapper(self.resource, [GzipEncoderFactory()]))
+        accepting = b"Accept-Encoding: gzip\r\n"
+        self.receive(REQUEST + accepting + END + text("a"))
+        sent = self.sent()
+        self.assertIn(b" 101 ", sent.partition(b"\r\n")[0])
+        self.assertNotIn(b"Content-Encoding", sent)
+        self.assertTrue(sent.endswith(b"\r\n\r\n\x81\x01a"))
+        self.open()
+        self.receive(REQUEST + accepting + b"Origin: https://other.example\r\n" + END)
+        head, _, body = self.sent().partition(b"\r\n\r\n")
+        self.assertIn(b" 403 ", head.partition(b"\r\n")[0])
+        self.assertIn(b"gzip", head)
+        self.assertIn(b"may not connect", gzip.decompress(unchunk(body)))
+
+
+class GuardTests(SiteTestCase):
+    """The resource behind a login of ``twisted.web``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logins: list[Deferred[Any]] = []
+        self.logouts = 0
+        self.is_slow = False
+        portal = Portal(cast(Any, self), [cast(Any, self)])
+        self.site.resource = HTTPAuthSessionWrapper(portal, [BasicCredentialFactory("chat")])
+        self.transport.protocol.connectionLost(Failure(ConnectionDone()))
+        self.open()
+
+    # Called by the portal.
+
+    credentialInterfaces = (IUsernamePassword,)  # noqa: N815 - Twisted reads it
+
+    def requestAvatarId(self, credentials: Any) -> Any:  # noqa: N802 - Twisted calls it
+        """Check a password, at once or when the test says."""
+        login: Deferred[Any] = Deferred()
+        if credentials.checkPassword(b"secret"):
+            self.logins.append(login)
+            if not self.is_slow:
+                login.callback(b"user")
+        else:
+            login.errback(UnauthorizedLogin())
+        return login
+
+    def requestAvatar(self, _name: Any, _mind: Any, *interfaces: Any) -> Any:  # noqa: N802
+        """Return the resource of a user."""
+        return interfaces[0], self.resource, self.log_out
+
+    def log_out(self) -> None:
+        self.logouts += 1
+
+    def request(self, password: bytes = b"secret") -> bytes:
+        """Return a request with credentials."""
+        encoded = base64.b64encode(b"user:" + password)
+        return REQUEST + b"Authorization: Basic " + encoded + b"\r\n" + END
+
+    def test_user_is_logged_in_before_the_web_socket_begins(self) -> None:
+        """The session of the portal ends with the request."""
+        self.receive(self.request() + text("a"))
+        self.assertTrue(self.sent().endswith(b"\r\n\r\n\x81\x01a"))
+        self.assertEqual(self.logouts, 1)
+
+    def test_user_with_a_wrong_password_is_refused(self) -> None:
+        """As for any page; nothing of the application runs."""
+        for request in (REQUEST + END, self.request(b"wrong")):
+            self.open()
+            self.assertIn(b" 401 ", self.refused(request).partition(b"\r\n")[0])
+
+    def test_frames_wait_for_a_slow_login(self) -> None:
+        """Those in the read of the request, and later ones."""
+        self.is_slow = True
+        self.receive(self.request() + text("a"))
+        self.receive(text("b"))
+        self.assertEqual(self.sent(), b"")
+        self.logins[0].callback(b"user")
+        sent = self.sent()
+        self.assertIn(b" 101 ", sent.partition(b"\r\n")[0])
+        self.assertTrue(sent.endswith(b"\r\n\r\n\x81\x01a\x81\x01b"), sent)
+        self.receive(text("c"))
+        self.assertEqual(self.sent(), b"\x81\x01c")
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_loss_during_a_login_leaves_nothing(self) -> None:
+        """The login that succeeds later finds no connection, and no error is logged."""
+        self.is_slow = True
+        self.receive(self.request())
+        self.transport.protocol.connectionLost(Failure(ConnectionLost()))
+        self.logins[0].callback(b"user")
+        self.assertEqual(Chat.made, [])
+        self.assertEqual(len(self.factory.group), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LossTests(SiteTestCase):
+    """The connection may be lost in each state."""
+
+    def test_loss_in_each_state_leaves_nothing(self) -> None:
+        """Within the request, while it is judged, when it is open, within a message, closing."""
+        states: dict[str, tuple[Any, bytes]] = {
+            "request": (None, REQUEST),
+            "judging": (Deferred(), REQUEST + END + text("early")),
+            "open": (None, REQUEST + END),
+            "message": (None, REQUEST + END + text("abc")[:-1]),
+            "closing": (None, REQUEST + END + close()),
+            "violation": (None, REQUEST + END + b"\xff\xff"),
+            "refused": (refuse(403, "no"), REQUEST + END),
+        }
+        for state, (choice, received) in states.items():
+            self.choose(choice)
+            self.connect(ping_interval=None)
+            self.receive(received)
+            self.transport.protocol.connectionLost(Failure(ConnectionLost()))
+            self.assertEqual(len(self.factory.group), 0, state)
+            self.assertEqual(self.clock.getDelayedCalls(), [], state)
+            for each in Chat.made:
+                was_open = state not in ("judging", "refused")
+                self.assertEqual(len(each.lost), int(was_open), state)
 
 
 class RefusalTests(SiteTestCase):

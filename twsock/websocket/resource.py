@@ -61,11 +61,13 @@ class WebSocketResource(Resource):
     @override
     def render(self, request: Any) -> Any:
         """Judge a request: refuse it, or begin with the WebSocket."""
+        channel = request.channel
+        if channel is None:  # The connection was lost while a guard in front of this decided.
+            return NOT_DONE_YET
         rules = self._factory.settings.rules
         judged = judge_request(rules, convert_request(request), request.getHost())
         if isinstance(judged, Refusal):
             return answer_refusal(request, judged)
-        channel = request.channel
         if not isinstance(channel, HTTPChannel):  # With HTTP/2, requests share one connection.
             return answer_refusal(
                 request, refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a WebSocket needs HTTP/1.1")

@@ -54,8 +54,8 @@ class AttackTests(SynchronousTestCase):
         self.assert_has("E", 23)
 
     def test_each_attack_on_websockets_has_a_row(self) -> None:
-        """W1 to W18."""
-        self.assert_has("W", 18)
+        """W1 to W20."""
+        self.assert_has("W", 20)
 
     def test_each_row_names_a_test_or_a_reason(self) -> None:
         """The last of the four columns has names of tests."""

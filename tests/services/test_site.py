@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock, deferLater
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -25,6 +25,9 @@ from twsock.services.site import MAX_PAGE_CONNECTIONS, PATIENCE, FileSite
 from twsock.services.websocket import Options, websocket_service
 from twsock.stream.upgrade import UpgradePolicy
 
+#: More bytes than the kernel takes for a peer that reads none.
+LARGE = 32 * 1024 * 1024
+
 LOCAL = "tcp:0:interface=127.0.0.1"
 
 
@@ -37,6 +40,20 @@ class Transport(StringTransport):
     """Connects a channel in memory; an abort ends it at once."""
 
     is_aborted = False
+    protocol: Any
+    producer: Any
+    #: How many bytes the peer takes.
+    room = 1 << 30
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if len(self.value()) > self.room and self.producer is not None:
+            self.producer.pauseProducing()
+
+    def take(self, room: int) -> None:
+        """Let the peer take more bytes."""
+        self.room += room
+        self.producer.resumeProducing()
 
     def abortConnection(self) -> None:
         self.is_aborted = True
@@ -64,6 +81,7 @@ class SiteBuilder(TestCase):
         address = IPv4Address("TCP", "127.0.0.1", 1)
         channel: Any = self.site.buildProtocol(address)
         transport = Transport(hostAddress=address, peerAddress=address)
+        transport.protocol = channel
         channel.makeConnection(transport)
         return channel, transport
 
@@ -76,6 +94,25 @@ class SiteBuilder(TestCase):
         self.head, _, body = transport.value().partition(b"\r\n\r\n")
         channel.connectionLost(Failure(ConnectionDone()))
         return int(self.head.split()[1]), body
+
+    async def begin_large_response(self) -> tuple[Any, Transport]:
+        """Ask for a file of 1 MiB, of which the peer takes the beginning."""
+        (self.folder / "large").write_bytes(bytes(1024 * 1024))
+        channel, transport = self.connect()
+        transport.room = 100_000
+        channel.dataReceived(get("/large"))
+        await self.fill(transport)
+        return channel, transport
+
+    async def fill(self, transport: Transport) -> None:
+        """Let the reactor run the producer of the file, until the peer takes no more."""
+        while len(transport.value()) <= transport.room and not transport.disconnecting:
+            await deferLater(reactor, 0, lambda: None)
+
+    def lose(self, channel: Any) -> None:
+        """Report the loss of a connection, as a transport does."""
+        channel.stopProducing()
+        channel.connectionLost(Failure(ConnectionDone()))
 
 
 class FolderTests(SiteBuilder):
@@ -172,11 +209,96 @@ class LimitTests(SiteBuilder):
         self.clock.advance(PATIENCE)
         self.assertTrue(transport.is_aborted)
 
+    async def test_peer_that_reads_no_more_is_aborted(self) -> None:
+        """The rest of the file is not in memory meanwhile."""
+        channel, transport = await self.begin_large_response()
+        self.clock.advance(PATIENCE)
+        self.assertFalse(transport.is_aborted)
+        self.clock.advance(PATIENCE)
+        self.assertTrue(transport.is_aborted)
+        self.assertLess(len(transport.value()), 200_000)
+        self.lose(channel)
+
+    async def test_peer_that_reads_slowly_stays(self) -> None:
+        """Each part that it takes is progress."""
+        channel, transport = await self.begin_large_response()
+        for _ in range(5):
+            self.clock.advance(PATIENCE)
+            self.assertFalse(transport.is_aborted)
+            transport.take(100_000)
+            await self.fill(transport)
+        self.lose(channel)
+
+    def test_web_sockets_are_refused_while_the_site_drains(self) -> None:
+        """With 503; a page is served, and then its connection ends."""
+        self.site.drain(5)
+        upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
+        for path, fields, status in (("/ws", upgrade, b" 503 "), ("/none", (), b" 404 ")):
+            channel, transport = self.connect()
+            channel.dataReceived(get(path, *fields))
+            head = transport.value().partition(b"\r\n\r\n")[0]
+            self.assertIn(status, head.partition(b"\r\n")[0])
+            self.assertIn(b"connection: close", head.lower())
+            self.assertTrue(transport.disconnecting, path)
+            self.assertEqual(len(self.factory.group), 0)
+
+    async def test_drain_waits_for_responses(self) -> None:
+        """Idle connections end at once, the others behind their response."""
+        _, idle = self.connect()
+        channel, transport = await self.begin_large_response()
+        draining = self.site.drain(5)
+        self.assertTrue(idle.disconnecting)
+        idle.protocol.connectionLost(Failure(ConnectionDone()))
+        self.clock.advance(4)
+        self.assertFalse(transport.disconnecting or transport.is_aborted)
+        transport.take(2_000_000)
+        await self.fill(transport)
+        self.assertGreater(len(transport.value()), 1024 * 1024)
+        self.assertNoResult(draining)
+        self.lose(channel)
+        self.successResultOf(draining)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_drain_has_a_timeout(self) -> None:
+        """A peer that reads no more cannot stop it."""
+        channel, transport = await self.begin_large_response()
+        draining = self.site.drain(5)
+        self.clock.advance(5)
+        self.assertTrue(transport.is_aborted)
+        self.assertNoResult(draining)
+        self.lose(channel)
+        self.successResultOf(draining)
+
+    def test_drain_without_connections_ends_at_once(self) -> None:
+        """It leaves no timer."""
+        self.successResultOf(self.site.drain(5))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_an_end_leaves_no_timer(self) -> None:
         """A lost connection is forgotten."""
         channel, _ = self.connect()
         channel.connectionLost(Failure(ConnectionDone()))
         self.assertEqual((self.clock.getDelayedCalls(), self.site.channels), ([], set()))
+
+
+class ServiceTests(SiteBuilder):
+    """`SiteService`, which stops both."""
+
+    async def test_second_signal_ends_the_wait_for_responses(self) -> None:
+        """The first one gives them the time of the drain."""
+        memory: Any = MemoryReactorClock()
+        service = websocket_service(memory, [LOCAL], site=self.folder, drain_timeout=30)
+        service.startService()
+        self.site = memory.tcpServers[0][1]
+        _, transport = await self.begin_large_response()
+        stopping = service.stopService()
+        memory.advance(29)
+        self.assertFalse(transport.is_aborted)
+        service.hurry()
+        self.assertTrue(transport.is_aborted)
+        self.lose(transport.protocol)
+        self.successResultOf(stopping)
 
 
 class OptionTests(SynchronousTestCase):
@@ -214,13 +336,22 @@ class TwistdTests(SynchronousTestCase):
         self.assertEqual(server.log, f"twsock: {reason}\n")
 
     def test_files_and_web_sockets_share_a_port(self) -> None:
-        """On SIGTERM WebSockets receive the code 1001, and an idle page connection ends."""
+        """
+        On SIGTERM WebSockets receive the code 1001, an idle page connection ends, and a download
+        goes on.
+        """
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         (folder / "index.html").write_bytes(b"start" * 100_000)
+        (folder / "large").touch()
+        os.truncate(folder / "large", LARGE)
         with twistd("twsock-websocket", "--endpoint", LOCAL, "--site", str(folder)) as server:
             (port,) = server.wait_for_ports()
-            page = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            page, download = (
+                http.client.HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2)
+            )
+            download.request("GET", "/large")
+            large = download.getresponse()
             page.request("GET", "/")
             self.assertEqual(page.getresponse().read(), b"start" * 100_000)
             with connect(f"ws://127.0.0.1:{port}/ws") as client:
@@ -234,5 +365,7 @@ class TwistdTests(SynchronousTestCase):
             assert page.sock is not None
             self.assertEqual(page.sock.recv(1), b"")
             page.close()
+            self.assertEqual(len(large.read()), LARGE)
+            download.close()
             server.wait()
             self.assertNotIn("Traceback", server.log)

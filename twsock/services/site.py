@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -71,6 +71,8 @@ class FileSite(QuietSite):
         self.clock = reactor
         self.channels: set[_Channel] = set()
         self.is_draining = False
+        self._drained: Deferred[None] | None = None
+        self._deadline: IDelayedCall | None = None
         self._factory = factory
 
     @property
@@ -81,17 +83,40 @@ class FileSite(QuietSite):
         used = 2 * len(self.channels) + len(self._factory.group)
         return len(self.channels) < MAX_PAGE_CONNECTIONS and (limit is None or used < limit)
 
-    def drain(self) -> None:
-        """Close idle connections now, and the others after their response."""
+    def drain(self, timeout: float) -> Deferred[None]:
+        """
+        Close idle connections now, and the others after their response.
+
+        :param timeout: seconds until the connections that are left are aborted.
+        :returns: fires when no connection of HTTP is left.
+        """
         self.is_draining = True
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        self._deadline = self.clock.callLater(timeout, self.abort)
         for channel in list(self.channels):
-            if not channel.requests:
-                channel.loseConnection()
+            channel.drain()
+        self._note_drained()
+        return drained
 
     def abort(self) -> None:
         """Abort all connections."""
         for channel in list(self.channels):
             channel.abort()
+
+    def leave(self, channel: _Channel) -> None:
+        """Forget a connection: it has ended, or belongs to a WebSocket now."""
+        self.channels.discard(channel)
+        self._note_drained()
+
+    def _note_drained(self) -> None:
+        if self.channels or self._drained is None:
+            return
+        drained, self._drained = self._drained, None
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
+        drained.callback(None)
 
 
 class SiteEndpoint:
@@ -144,12 +169,21 @@ class _Channel(HTTPChannel):
 
     @override
     def checkPersistence(self, request: Any, version: bytes) -> bool:
-        return not self.site.is_draining and bool(super().checkPersistence(request, version))
+        if self.site.is_draining:
+            request.setHeader(b"Connection", b"close")
+            return False
+        return bool(super().checkPersistence(request, version))
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.release()
         super().connectionLost(reason)
+
+    def drain(self) -> None:
+        """Close now, or after the response that is being sent."""
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
 
     def abort(self) -> None:
         """End the connection without waiting for the peer."""
@@ -158,9 +192,9 @@ class _Channel(HTTPChannel):
 
     def release(self) -> None:
         """Stop the checks: the connection has ended, or belongs to a WebSocket now."""
-        self.site.channels.discard(self)
         if self._watch.running:
             self._watch.stop()
+        self.site.leave(self)
 
     def _check(self) -> None:
         if not self._has_progress:

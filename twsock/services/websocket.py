@@ -84,12 +84,21 @@ class SiteService(StreamService):
         return super().listen_on(wrapped)
 
     @override
-    async def stop(self) -> None:
-        if self._site is not None:
-            self._site.drain()
-        await super().stop()
-        if self._site is not None:
+    def hurry(self) -> None:
+        super().hurry()
+        if self._site is not None and self._site.is_draining:
             self._site.abort()
+
+    @override
+    async def stop(self) -> None:
+        site = self._site
+        if site is None:
+            await super().stop()
+            return
+        draining = site.drain(0 if self.is_hurried else self.drain_timeout)
+        await super().stop()
+        await draining
+        site.abort()  # Connections that came before the ports were closed.
 
 
 class Options(StreamServiceOptions):

@@ -99,10 +99,10 @@ class AcceptingProtocol(StreamProtocol):
         """
         Judge the request of a client. The rules of the settings have accepted it before.
 
-        :returns: None to accept the request with the subprotocol that the rules have chosen; the
-            name of another subprotocol that the client offers; an `Acceptance`, to add header
-            fields; or the result of `refuse`. A coroutine or Deferred of one of these delays the
-            answer, within the ``handshake_timeout`` of the settings; it is cancelled when the
+        :returns: None to accept the request with the subprotocol that the rules have chosen. Or the
+            name of another subprotocol that the client offers. Or an `Acceptance`, to add header
+            fields. Or the result of `refuse`. A coroutine or Deferred of one of these delays the
+            answer, within the ``handshake_timeout`` of the settings. It is cancelled when the
             connection is lost. The rules alone decide on compression.
         :raises Exception: any error is logged with its traceback, and answered with status 500.
         """

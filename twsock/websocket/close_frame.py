@@ -56,9 +56,9 @@ class CloseCode(enum.IntEnum):
     TLS_HANDSHAKE = 1015
 
 
-#: Codes that a close frame carries (section 7.4.2, and IANA's registry). 1004 has no meaning;
-#: 1005, 1006 and 1015 are never sent. 3000 to 3999 are registered by applications, 4000 to 4999 are
-#: private.
+#: Codes that a close frame carries (section 7.4.2, and IANA's registry). The code 1004 has no
+#: meaning, and 1005, 1006 and 1015 are never sent. Applications register 3000 to 3999; those from
+#: 4000 to 4999 are private.
 _SENT_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 

@@ -3,9 +3,9 @@ One WebSocket, from the handshake to its loss: owner → **WebSocket** → strea
 
 The owner of a `WebSocket` pulls the messages, and sends its own through the
 `twsock.stream.connection.Connection`. On a server the owner is a
-`twsock.websocket.protocol.WebSocketProtocol`. The `WebSocket` handles everything but messages: it
-answers pings, sends pings, and looks up each event of the handshake and of the end in the table of
-`twsock.websocket.closing`. It starts the one deadline of the close.
+`twsock.websocket.protocol.WebSocketProtocol`. The `WebSocket` handles everything but messages. It
+answers pings, and sends pings. It looks up each event of the handshake and of the end in the table
+of `twsock.websocket.closing`, and starts the one deadline of the close.
 
 A `WebSocket` holds the pings that wait for their pongs, and at most one pong that waits for room in
 the output. It ends with the loss of the connection, and then drops its owner.

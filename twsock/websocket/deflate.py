@@ -7,9 +7,10 @@ by `twsock.websocket.handshake`). On a client they make the offer and judge the 
 and the `Inflater` that `twsock.websocket.messages` uses.
 
 Memory: without context takeover (the default), nothing is held between two messages. With context
-takeover, a connection holds 2 ** (window bits + 2) + 2 ** (memory level + 9) bytes to compress, and
-2 ** (window bits) bytes and some 10 KiB to decompress. While a message is decompressed, at most
-twice the limit is held: the pieces of the result, and the result itself.
+takeover, a connection holds some 50 KiB by default. To compress, these are
+2 ** (window bits + 2) + 2 ** (memory level + 9) bytes. To decompress, these are 2 ** (window bits)
+bytes and some 10 KiB. While a message is decompressed, at most twice the limit is held: the pieces
+of the result, and the result itself.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ When to ping a peer, and when to drop it: times → **keepalive** → ping or en
 `KeepAlive.advance` when `twsock.websocket.ping_schedule` wakes it. A `KeepAlive` holds two times.
 
 A ping leaves at the end of each interval. Any byte that arrives after the ping is a sign of life,
-not only its pong: the pong of a peer that sends a long message waits behind that message. Bytes
+not only its pong. A peer that sends a long message can send the pong only after that message. Bytes
 that wait in the kernel count, too. So a process that was blocked does not drop all its peers when
 it continues. Time in which this end does not read (back-pressure) does not count, since no pong
 could be received.
@@ -88,9 +88,9 @@ class KeepAlive:
         """
         Return what is due; afterwards, `next_deadline` is later than ``now``.
 
-        :param ignores_silence: whether the peer may be alive in spite of its silence: this end does
-            not read now, bytes wait to be read, or the peer is reading the bytes in front of the
-            ping.
+        :param ignores_silence: whether the peer may be alive in spite of its silence. That is so if
+            this end does not read now, if bytes wait to be read, or if the peer is reading the
+            bytes in front of the ping.
         """
         if self.has_received or ignores_silence:
             self.has_received = False

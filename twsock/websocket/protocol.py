@@ -117,9 +117,9 @@ class WebSocketProtocol(AcceptingProtocol):
         Called once, after the last message and before `connection_lost`, and only if the request
         was accepted.
 
-        :param code: the code of the first close frame, of either end, as a `CloseCode` if it has a
-            name there, else as a plain ``int``; 1005 if that frame had no code; 1006 if the
-            connection was lost without a close frame.
+        :param code: the code of the first close frame, of either end. 1005 if that frame had no
+            code. 1006 if the connection was lost without a close frame. A `CloseCode` if the code
+            has a name there, else a plain ``int``.
         :param reason: the text of the same close frame. Do not trust it: the peer may have sent it.
         """
 

@@ -64,13 +64,16 @@ class MessageCalls:
 
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``; 0 or more. None
             for no limit.
-        :returns: fires with a text as ``str``, or a binary message as ``bytes``. After the last
-            message it fails with `WebSocketClosedError`, which has code and reason, if there was a
-            close frame; with `WebSocketViolation` if the peer broke a rule or a limit; with
-            `BrokenError` if the connection was lost. It fails with `BusyError` while another
-            receive is pending; that receive continues. It fails with `LocalProtocolError` before
-            the WebSocket is connected, if there are handlers of `message_received`, and with
-            ``PARTIAL_MESSAGE``. Cancelling takes no message.
+        :returns: fires with a text as ``str``, or a binary message as ``bytes``. Cancelling takes
+            no message.
+
+            After the last message it fails with `WebSocketClosedError`, which has code and reason,
+            if there was a close frame. It fails with `WebSocketViolation` if the peer broke a rule
+            or a limit, and with `BrokenError` if the connection was lost.
+
+            It fails with `BusyError` while another receive is pending; that receive continues. It
+            fails with `LocalProtocolError` before the WebSocket is connected, if there are handlers
+            of `message_received`, and with ``PARTIAL_MESSAGE``.
         :raises ValueError: at once, when the timeout is negative.
         """
         if self._is_partial:

@@ -573,7 +573,7 @@ class PrepareTests(Files):
             ("HTTPS://h/", "the scheme of a WebSocket URI is ws or wss, not https"),
             ("ws://h/#a", "a WebSocket URI has no fragment (#)"),
             ("ws://user:secret@h/", "a WebSocket URI has no user name"),
-            ("ws:///path", "'' is not the host of a URI"),
+            ("ws:///path", "the URI has no host"),
             ("ws://h:99999/", "'h:99999' is not the host of a URI"),
         ):
             line = self.fails(uri)

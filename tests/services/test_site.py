@@ -313,6 +313,7 @@ class OptionTests(SynchronousTestCase):
         self.assertIn("No such file or directory", self.refuse("--site", missing))
         Path(missing).write_text("")
         self.assertIn("Not a directory", self.refuse("--site", missing))
+        self.assertIn("is empty", self.refuse("--site", ""))
         self.patch(os, "access", lambda *_: False)
         self.assertIn("may not open files", self.refuse("--site", "."))
 

@@ -232,6 +232,22 @@ class OriginTests(JudgementTestCase):
             self.assert_refused(403, self.with_origin(origin), origins=origins)
         self.accepted(self.with_origin("http://page.example"), origins=["http://page.example:80"])
 
+    def test_an_origin_that_no_page_has_is_an_error(self) -> None:
+        """It would never match; a path, a missing scheme and a part of a name are mistakes."""
+        for origin in (
+            "",
+            "page.example",
+            "https://page.example/",
+            "https://page.example:x",
+            "https://user@page.example",
+            "https://*.page.example",
+            "https:// page.example",
+            "app://",
+        ):
+            with self.assertRaises(ValueError, msg=origin) as raised:
+                RequestRules(origins=[origin])
+            self.assertIn(f"{origin!r} is no origin: ", str(raised.exception))
+
     def test_null_is_accepted_only_if_it_is_listed(self) -> None:
         """Each page in a sandbox has it."""
         self.assert_refused(403, self.with_origin("null"), origins=["https://page.example"])

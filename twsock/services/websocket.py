@@ -183,6 +183,8 @@ class Options(StreamServiceOptions):
 
 
 def _check_site(text: str) -> Path:
+    if not text:  # For example an unset variable of a shell; it would be the current folder.
+        raise usage.UsageError("--site: the name of the folder is empty")
     folder = Path(text).absolute()
     try:
         with os.scandir(folder):

@@ -81,6 +81,8 @@ _REQUIRED: Final = (_UPGRADE, ("Sec-WebSocket-Version", SUPPORTED_VERSION))
 
 _TARGET: Final = re.compile(r"/[!-~]*")
 _ORIGIN: Final = re.compile(r"(https?)://(.*)", re.IGNORECASE)
+#: An origin of any scheme, such as those of the extensions of browsers (:rfc:`6454`, section 6.2).
+_ANY_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\\\s]+", re.IGNORECASE)
 _ORIGIN_PORTS: Final = {"http": 80, "https": 443}
 _HTTP_1: Final = re.compile(r"1\.[1-9]")
 
@@ -211,7 +213,7 @@ class RequestRules:
         request that offers none of them is refused.
     :param compression: how to compress messages, if the client offers it; None for no compression.
     :param path: the only path that is accepted, percent-encoded; None for any path.
-    :raises ValueError: when a host, a subprotocol or the path is malformed.
+    :raises ValueError: when a host, an origin, a subprotocol or the path is malformed.
     :raises TypeError: when a list is one ``str``.
     """
 
@@ -229,7 +231,7 @@ class RequestRules:
                 raise TypeError(f"{name} is a list of str, not one str")
         self._hosts = frozenset(map(_own_host, hosts))
         self._accepts_any_origin = ANY_ORIGIN in origins
-        self._origins = frozenset(map(_canonical_origin, origins))
+        self._origins = frozenset(map(_known_origin, origins))
         self.subprotocols = check_subprotocols(subprotocols)
         if path is not None and (not _TARGET.fullmatch(path) or "?" in path or "#" in path):
             raise ValueError(f"{path!r} is no path: it begins with / and is percent-encoded")
@@ -421,7 +423,9 @@ def _own_host(text: str) -> str:
     try:
         return canonical_host(f"[{text}]" if is_bare_ipv6 else text)
     except ValueError:
-        raise ValueError(f"{text!r} is no host; it has no port") from None
+        raise ValueError(
+            f"{text!r} is no host: give a name or an address, without a port"
+        ) from None
 
 
 def _host_of_origin(origin: str) -> str | None:
@@ -432,6 +436,23 @@ def _host_of_origin(origin: str) -> str | None:
         return canonical_host(split_authority(found[2])[0])
     except ValueError:
         return None
+
+
+def _known_origin(text: str) -> str:
+    """
+    Return an origin of a setting in the form to compare.
+
+    :raises ValueError: when no page can have this origin; it would silently never match.
+    """
+    is_web = _ORIGIN.fullmatch(text) is not None
+    if text not in (ANY_ORIGIN, "null") and (
+        not _ANY_SCHEME.fullmatch(text) or (is_web and _host_of_origin(text) is None)
+    ):
+        raise ValueError(
+            f"{text!r} is no origin: give one such as https://example.com or"
+            " http://localhost:8080, without a path; or * for all"
+        )
+    return _canonical_origin(text)
 
 
 def _canonical_origin(origin: str) -> str:

@@ -97,7 +97,7 @@ def split_authority(text: str) -> tuple[str, int | None]:
     """
     found = _AUTHORITY.fullmatch(text)
     if not found or not found["host"]:
-        raise ValueError("it is no host with an optional port")
+        raise ValueError("it is not of the form HOST or HOST:PORT")
     if not found["port"]:
         return found["host"], None
     port = int(found["port"])
@@ -145,6 +145,8 @@ def is_loopback_host(host: str) -> bool:
 def _split_for_client(authority: str) -> tuple[HostName, int | None]:
     if "@" in authority:
         raise ValueError("a WebSocket URI has no user name; credentials are set separately")
+    if not authority:
+        raise ValueError("the URI has no host")
     try:
         text, port = split_authority(authority)
     except ValueError as error:

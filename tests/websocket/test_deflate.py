@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tracemalloc
 import zlib
@@ -54,6 +55,13 @@ def agree(settings: DeflateSettings = DEFAULTS, offer: str = "") -> DeflateAgree
 
 def make_inflater(*, keeps_context: bool = False, window_bits: int = 15) -> Inflater:
     return Inflater(window_bits=window_bits, keeps_context=keeps_context)
+
+
+def final_message(size: int) -> bytes:
+    """Return one block without compression that ends its stream, of so many bytes."""
+    length = size - 5
+    header = length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
+    return b"\x01" + header + bytes(length)
 
 
 def make_deflater(
@@ -380,19 +388,41 @@ class InflaterTests(SynchronousTestCase):
         self.assertEqual(make_inflater().inflate(b"\0", 0), b"")
 
     def test_a_bomb_never_takes_more_than_its_limit(self) -> None:
-        """256 MiB of zeros in 256 KiB: the memory is that of the limit, and of joining it."""
+        """64 MiB of zeros in 64 KiB, also in front of 1 MiB that is as large as it was."""
         compressor = zlib.compressobj(9, wbits=-15)
-        block = bytes(MIB)
-        pieces = [compressor.compress(block) for _ in range(256)]
-        bomb = b"".join([*pieces, compressor.flush(zlib.Z_SYNC_FLUSH)])[:-4]
-        for keeps_context in (False, True):
+        zeros = compressor.compress(bytes(64 * MIB)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        chance = random.Random(0).randbytes(MIB)
+        large = zeros + compressor.compress(chance) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        for bomb, keeps_context in itertools.product((zeros[:-4], large[:-4]), (False, True)):
             inflater = make_inflater(keeps_context=keeps_context)
             tracemalloc.start()
             self.addCleanup(tracemalloc.stop)
             self.assertRaises(WebSocketViolation, inflater.inflate, bomb, MIB)
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            self.assertLess(peak, 2 * MIB + 2 * len(bomb) + 256 * 1024, f"{keeps_context=}")
+            self.assertLess(peak, 1.4 * MIB, f"{len(bomb)=} {keeps_context=}")
+
+    def test_a_small_bomb_takes_twice_its_limit_at_most(self) -> None:
+        """The largest message that is decompressed in one step."""
+        compressor = zlib.compressobj(9, wbits=-15)
+        bomb = (compressor.compress(bytes(MIB - 16384)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        self.assertLess(len(bomb), 1024)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        inflater = make_inflater(keeps_context=False)
+        self.assertRaises(WebSocketViolation, inflater.inflate, bomb, MIB - 16385)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 2.1 * MIB)
+
+    def test_messages_of_many_steps_are_whole(self) -> None:
+        """Input and output end at any place of a step."""
+        chance = random.Random(0)
+        for size in (1, 65_535, 65_536, 65_537, 131_072, 200_000):
+            for data in (bytes(size), chance.randbytes(size), chance.randbytes(97) * (size // 97)):
+                compressor = zlib.compressobj(wbits=-15)
+                message = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+                inflater = make_inflater(keeps_context=False)
+                if data:
+                    self.assertEqual(inflater.inflate(message[:-4], len(data)), data, f"{size=}")
 
     def test_a_bomb_in_many_blocks_is_stopped(self) -> None:
         """The limit is of the message, not of a block."""
@@ -419,6 +449,12 @@ class InflaterTests(SynchronousTestCase):
         stream = final.compress(b"Hello") + final.flush()
         for rest in (b"x", b"\0\0", stream, HELLO):
             self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, stream + rest)
+        # One byte in front of the next step is the padding, and further bytes are behind it.
+        padded = stream.ljust(65_536, b"\0")
+        self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, padded)
+        full = final_message(65_536 - 1)
+        self.assertEqual(make_inflater().inflate(full + b"\0", MIB), bytes(65_530))
+        self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, full + b"\0x")
 
     def test_a_peer_may_end_its_stream_with_each_message(self) -> None:
         """With context takeover, the next message may still refer to the last one."""

@@ -51,6 +51,11 @@ _LARGEST_LEVEL: Final = 9
 _TAIL: Final = b"\0\0\xff\xff"
 #: The empty block that ends a whole stream. A stream that accepts it was not cut.
 _END: Final = b"\x01\0\0\xff\xff"
+#: The most bytes that one step of zlib takes and returns.
+_PIECE: Final = 64 * 1024
+#: Compressed messages up to this size are decompressed in one step, to some 1 MiB at most: DEFLATE
+#: makes a message at most 1,032 times as large.
+_SMALL: Final = 1024
 #: Follows a block with BFINAL: the beginning of the block whose rest is `_TAIL` (section 7.2.3.4).
 _PADDING: Final = b"\0"
 
@@ -311,7 +316,7 @@ class Inflater:
         self._keeps_context = keeps_context
         self._decompressor: zlib._Decompress | None = None
 
-    def inflate(self, data: bytes, limit: int) -> bytes:
+    def inflate(self, data: bytes | bytearray, limit: int) -> bytes:
         """
         Decompress a message.
 
@@ -324,21 +329,16 @@ class Inflater:
             raise _malformed()
         decompressor = self._decompressor or self._new_decompressor()
         try:
-            # One byte more shows that the result is too large. For zlib, 0 would mean no limit.
-            found = decompressor.decompress(data, limit + 1)
+            found, behind = _decompress(decompressor, data, limit)
             is_ended = decompressor.eof
-            if not is_ended and len(found) <= limit:
+            if not is_ended:
                 self._check_tail(decompressor)
         except zlib.error:
             raise _malformed() from None
-        if len(found) > limit:
-            raise WebSocketViolation(
-                CloseCode.MESSAGE_TOO_BIG, f"compressed message above {limit} bytes"
-            )
         if is_ended:
             # The peer ended its DEFLATE stream (section 7.2.3.4). Only one stream is accepted in a
             # message: many small ones would take much time.
-            if decompressor.unused_data not in (b"", _PADDING):
+            if behind or decompressor.unused_data not in (b"", _PADDING):
                 raise _malformed()
             decompressor = self._new_decompressor(found)
         if self._keeps_context:
@@ -367,6 +367,44 @@ class Inflater:
             return zlib.decompressobj(wbits=-self._window_bits)
         window = history[-(1 << self._window_bits) :]
         return zlib.decompressobj(wbits=-self._window_bits, zdict=window)
+
+
+def _decompress(
+    decompressor: zlib._Decompress, data: bytes | bytearray, limit: int
+) -> tuple[bytes, int]:
+    """
+    Decompress data in small steps, so that a bomb takes no more memory than its limit.
+
+    :returns: the result; and how many bytes of the data follow the piece that has ended the stream.
+    :raises WebSocketViolation: when the result is above the limit.
+    """
+    # One byte more shows that the result is too large. For zlib, 0 would mean no limit.
+    if len(data) <= _SMALL:
+        result = decompressor.decompress(data, limit + 1)
+        if len(result) > limit:
+            raise _too_big(limit)
+        return result, 0
+    results = []
+    end, left, is_full = 0, limit, False
+    with memoryview(data) as view:
+        while not decompressor.eof and (is_full or end < len(view)):
+            if is_full:
+                # The input that is left of the last piece; zlib may also have output without input.
+                piece: bytes | memoryview = decompressor.unconsumed_tail
+            else:
+                piece = view[end : end + _PIECE]
+                end += _PIECE
+            most = min(left + 1, _PIECE)
+            results.append(decompressor.decompress(piece, most))
+            is_full = len(results[-1]) == most
+            left -= len(results[-1])
+            if left < 0:
+                raise _too_big(limit)
+    return b"".join(results), max(0, len(data) - end)
+
+
+def _too_big(limit: int) -> WebSocketViolation:
+    return WebSocketViolation(CloseCode.MESSAGE_TOO_BIG, f"compressed message above {limit} bytes")
 
 
 def _malformed() -> WebSocketViolation:

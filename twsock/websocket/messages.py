@@ -68,7 +68,7 @@ _GO_ON: Final = ()
 class Decompressor(typing.Protocol):
     """Decompresses messages for the decoder; such as `twsock.websocket.deflate.Inflater`."""
 
-    def inflate(self, data: bytes, limit: int, /) -> bytes:
+    def inflate(self, data: bytes | bytearray, limit: int, /) -> bytes:
         """
         Return a decompressed message.
 
@@ -358,7 +358,9 @@ class MessageDecoder(StoredBytes):
         opcode = message.opcode
         if message.is_compressed:
             assert self._inflater is not None
-            payload = self._inflater.inflate(bytes(payload), self.max_payload)
+            if payload.__class__ is not bytearray:
+                payload = bytes(payload)
+            payload = self._inflater.inflate(payload, self.max_payload)
         if opcode is Opcode.BINARY or self._is_partial:
             if opcode is Opcode.TEXT:
                 message.check_text(payload, is_complete=True)

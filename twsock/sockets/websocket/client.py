@@ -84,7 +84,7 @@ class WebSocketClient(AwaitableWebSocket):
         sent. Only the ``timeout`` of the connect limits their time.
     """
 
-    #: Made by the subclasses.
+    # Made by the subclasses.
     control: WebSocketControl
     information: WebSocketInformation
     _connection: ClientProtocol | None

@@ -417,7 +417,7 @@ class WebSocketProtocol(AcceptingProtocol):
         try:
             self.closed(code, reason)
         except Exception:  # noqa: BLE001 - logged here; Twisted's log event would keep its frames
-            self._log.failure("closed of {peer} failed", peer=self.peer)
+            self._log.failure("closed() failed for {peer}", peer=self.peer)
 
     def _await_close(self) -> None:
         """Drop messages up to the peer's close frame, and handle that frame."""

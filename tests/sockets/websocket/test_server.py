@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.websocket.accepted import Accepted, close, text
+from tests.sockets.websocket.accepted import KEY, Accepted, close, text
 from twsock import BrokenError, BusyError, SocketMessageType, WebSocketClosedError
 from twsock.websocket.frames import Opcode
 
@@ -31,6 +32,18 @@ class ServerMessageWebSocketTests(SynchronousTestCase):
         one.receive(text("a") + text("b") + text("c"))
         self.assertEqual(writes, [b"\x81\x01a\x81\x01b\x81\x01c"])
         one.lose()
+
+    def test_violation_is_logged_with_the_peer(self) -> None:
+        """In one line."""
+        made = Accepted()
+        made.open()
+        with capturedLogs() as events:
+            made.receive(b"\x83\x80" + KEY)
+        (logged,) = [formatEvent(event) for event in events]
+        self.assertEqual(
+            logged,
+            "127.0.0.1:50000 closed: WebSocket peer: reserved opcode 3 (close code 1002)",
+        )
 
     def test_violation_behind_messages_is_found_by_the_receive(self) -> None:
         """The messages in front are answered; pings between them too, in order."""

@@ -26,7 +26,6 @@ from twsock.sockets.websocket.connection import WebSocketConnection, WebSocketEv
 from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import Receiver
 from twsock.stream.connection import Connection
-from twsock.stream.descriptor import describe_peer
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.websocket.close_frame import CloseCode
 from twsock.websocket.closing import Role
@@ -217,7 +216,7 @@ class ServerProtocol(WebSocketConnection):
         """Answer with an error, and end the connection."""
         self._log.info(
             "{peer} refused: {status}, {reason}",
-            peer=self._peer(),
+            peer=self.peer,
             status=refusal.response.status,
             reason=refusal.reason,
         )
@@ -234,17 +233,13 @@ class ServerProtocol(WebSocketConnection):
                 self._log.failure("judging a request failed after the peer had left", failure)
             forget_frames(failure)
             return
-        self._log.failure("judging a request failed", failure)
+        self._log.failure("judging the request of {peer} failed", failure, peer=self.peer)
         forget_frames(failure)
         self._refuse(refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed"))
 
     def _local(self) -> Any:
         transport: Any = self.transport
         return transport.getHost()
-
-    def _peer(self) -> str:
-        transport: Any = self.transport
-        return describe_peer(transport)
 
     # Overrides of `WebSocketConnection`.
 

@@ -32,6 +32,7 @@ from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_c
 from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import Receiver
 from twsock.stream.connection import FULL_READ, Connection, ReportsEnds
+from twsock.stream.descriptor import describe_peer
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.switch import Switch
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation, decode_close
@@ -143,6 +144,12 @@ class WebSocketConnection(ReportsEnds):
     def is_secure(self) -> bool:
         """Whether the connection is encrypted, and its peer was accepted."""
         return self._stream is not None and self._stream.is_secure
+
+    @property
+    def peer(self) -> str:
+        """The address of the peer, for the log."""
+        transport: Any = self.transport
+        return describe_peer(transport)
 
     def when_lost(self) -> Deferred[None]:
         """Wait until the connection is lost; fires at once if it is already."""
@@ -322,7 +329,7 @@ class WebSocketConnection(ReportsEnds):
         if not self._is_dropping:
             self._is_dropping = True
             self._ending = error = violation.copy()
-            self._log.warn("WebSocket closed: {error}", error=violation)
+            self._log.warn("{peer} closed: {error}", peer=self.peer, error=violation)
             if self._stream is not None:
                 self._end_output(self._stream, lambda: lost_again(error))
         if self._web_socket is not None:

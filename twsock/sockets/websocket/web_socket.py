@@ -170,11 +170,13 @@ class AwaitableWebSocket:
                 if hasattr(handled, "__await__") and not isinstance(handled, Deferred):
                     handled = Deferred.fromCoroutine(handled)
             except Exception:  # noqa: BLE001 - logged; the other handlers are called too
-                self._log.failure("a handler of closed failed")
+                self._log.failure("a handler of the event closed failed")
                 continue
             if isinstance(handled, Deferred):
                 handled.addErrback(
-                    lambda failure: self._log.failure("a handler of closed failed", failure)
+                    lambda failure: self._log.failure(
+                        "a handler of the event closed failed", failure
+                    )
                 )
 
     def connection_lost(self, error: SocketError | None) -> None:

@@ -16,15 +16,25 @@ from typing import Final
 
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError
-from twsock.websocket.frames import Opcode, encode_frame, encode_header, pack_short
+from twsock.websocket.frames import (
+    MAX_MEDIUM,
+    MAX_SHORT,
+    MEDIUM,
+    Opcode,
+    encode_frame,
+    encode_header,
+    pack_medium,
+    pack_short,
+)
 from twsock.websocket.masking import MaskKeys
 
 __all__ = ["Compressor", "MessageEncoder"]
 
 _FIN: Final = 0x80
 
-#: Payloads below this size have a header of two bytes.
-_LONG: Final = 126
+# Cached: a global lookup costs a fifth of an enum attribute.
+_TEXT: Final = Opcode.TEXT
+_CLOSE: Final = int(Opcode.CLOSE)
 
 
 class Compressor(typing.Protocol):
@@ -90,6 +100,11 @@ class MessageEncoder:
         self._is_usual = self._has_shortcut
 
     @property
+    def is_compressing(self) -> bool:
+        """Whether messages are compressed; later ones may then refer to an encoded message."""
+        return self._deflater is not None
+
+    @property
     def has_unfinished_message(self) -> bool:
         """Whether `encode_fragment` has begun a message and not ended it."""
         return self._unfinished is not None
@@ -106,12 +121,14 @@ class MessageEncoder:
         """
         if isinstance(data, str):
             data = data.encode("utf-8")
-        elif opcode is Opcode.TEXT and not data.isascii():
+        elif opcode is _TEXT and not data.isascii():
             _check_text(data, is_complete=True)
         if self._is_usual:
             size = len(data)
-            if size < _LONG:
+            if size <= MAX_SHORT:
                 return pack_short(_FIN | opcode, size) + data
+            if size <= MAX_MEDIUM and opcode < _CLOSE:
+                return pack_medium(_FIN | opcode, MEDIUM, size) + data
             return encode_header(opcode, size) + data
         if opcode >= Opcode.CLOSE:
             return encode_frame(opcode, data, key=self._next_key())

@@ -14,7 +14,17 @@ from typing import Final
 from twsock.errors import LocalProtocolError
 from twsock.websocket.masking import mask
 
-__all__ = ["MAX_CONTROL_PAYLOAD", "Opcode", "encode_frame", "encode_header", "pack_short"]
+__all__ = [
+    "MAX_CONTROL_PAYLOAD",
+    "MAX_MEDIUM",
+    "MAX_SHORT",
+    "MEDIUM",
+    "Opcode",
+    "encode_frame",
+    "encode_header",
+    "pack_medium",
+    "pack_short",
+]
 
 #: The largest payload of a control frame, in bytes (section 5.5).
 MAX_CONTROL_PAYLOAD: Final = 125
@@ -24,15 +34,18 @@ _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _MASKED: Final = 0x80
 
-# The largest payloads with a length of 7 bits and of 16 bits. Larger ones have 64 bits.
-_SHORT: Final = 125
-_MEDIUM: Final = 0xFFFF
+#: The largest payload with a length of 7 bits.
+MAX_SHORT: Final = 125
+#: The largest payload with a length of 16 bits. The length of a larger one has 64 bits.
+MAX_MEDIUM: Final = 0xFFFF
+#: Stands for a length of 16 bits, which follows.
+MEDIUM: Final = 126
 
-#: Packs the two bytes of the header of a frame of at most 125 bytes of payload. So a small message
-#: needs no call of `encode_header`.
+#: These pack the header of a frame with a length of 7 bits, and of one with `MEDIUM` and a length
+#: of 16 bits. So most messages need no call of `encode_header`.
 pack_short: Final = struct.Struct(">BB").pack
+pack_medium: Final = struct.Struct(">BBH").pack
 
-_PACK_MEDIUM: Final = struct.Struct(">BBH").pack
 _PACK_LONG: Final = struct.Struct(">BBQ").pack
 
 
@@ -73,10 +86,10 @@ def encode_header(
             raise LocalProtocolError("a control frame is neither fragmented nor compressed")
     first = opcode | (_FIN if is_final else 0) | (_RSV1 if is_compressed else 0)
     masked = _MASKED if is_masked else 0
-    if size <= _SHORT:
+    if size <= MAX_SHORT:
         return pack_short(first, masked | size)
-    if size <= _MEDIUM:
-        return _PACK_MEDIUM(first, masked | 126, size)
+    if size <= MAX_MEDIUM:
+        return pack_medium(first, masked | MEDIUM, size)
     return _PACK_LONG(first, masked | 127, size)
 
 

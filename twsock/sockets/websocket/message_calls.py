@@ -8,14 +8,13 @@ Holds nothing.
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from typing_extensions import Self
 
 from twsock.errors import LocalProtocolError
-from twsock.operation import Fired, fail
+from twsock.operation import fail
 from twsock.sockets.websocket.closed import WebSocketClosedError
 from twsock.sockets.websocket.message import SocketMessageType
 from twsock.sockets.websocket.output import WebSocketOutputStream
@@ -80,13 +79,26 @@ class MessageCalls:
             return fail(LocalProtocolError("cannot receive: pieces of messages go to handlers"))
         return self._receiver.receive(timeout)
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """
+        Receive messages until a close frame in order; other ends raise an error as `receive` does.
 
-    def __anext__(self) -> Awaitable[str | bytes]:
-        received = self.receive()
-        # A message that has arrived needs no coroutine.
-        return received if type(received) is Fired else _next(received)
+        Leaving the loop early takes no further message.
+        """
+        if self._is_partial:
+            await self.receive()  # Fails.
+        take_next = self._receiver.take_next
+        while True:
+            # A message that has arrived needs no Deferred.
+            message = take_next()
+            if message is None:
+                try:
+                    message = await self.receive()
+                except WebSocketClosedError as error:
+                    if error.is_in_order:
+                        return
+                    raise
+            yield message
 
     # Sending.
 
@@ -100,10 +112,11 @@ class MessageCalls:
         :raises UnicodeEncodeError: at once, when a text has no form in UTF-8.
         :raises TypeError: at once, when the message is neither text nor a buffer.
         """
+        if type(message) is bytes:
+            return self.output_stream.send_message(_BINARY, message)
         if isinstance(message, str):
-            return self.output_stream.send_message(_TEXT, message)
-        data = message if type(message) is bytes else as_bytes(message)
-        return self.output_stream.send_message(_BINARY, data)
+            return self.output_stream.send_message(_TEXT, message.encode())
+        return self.output_stream.send_message(_BINARY, as_bytes(message))
 
     def send_nonfinal_frame(self, data: Buffer) -> Deferred[int]:
         """
@@ -127,13 +140,3 @@ class MessageCalls:
         :raises TypeError: at once, when ``data`` is no buffer.
         """
         return self.output_stream.send_frame(as_bytes(data), is_final=True)
-
-
-async def _next(received: Deferred[str | bytes]) -> str | bytes:
-    """Wait for a message; end the iteration after a normal close frame."""
-    try:
-        return await received
-    except WebSocketClosedError as error:
-        if error.is_in_order:
-            raise StopAsyncIteration from None
-        raise

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from typing_extensions import Self, override
 
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
-from twsock.operation import fail
+from twsock.operation import Fired, fail
 from twsock.sockets.stream.output import OutputStream
 from twsock.websocket.frames import Opcode
 from twsock.websocket.messages import MessageEncoder
@@ -55,7 +55,9 @@ class WebSocketOutputStream:
         fails with `BusyError`.
     """
 
-    __slots__ = ("_choose_opcode", "_encoder", "_frames", "_is_closed", "_unfinished")
+    __slots__ = (
+        "_choose_opcode", "_encoder", "_frames", "_is_closed", "_is_usual", "_unfinished",
+    )  # fmt: skip
 
     def __init__(self, clock: IReactorTime, choose_opcode: Callable[[], Opcode]) -> None:
         self._frames = _Frames(clock)
@@ -65,6 +67,8 @@ class WebSocketOutputStream:
         # The type of the message that is sent in frames; None if there is none.
         self._unfinished: Opcode | None = None
         self._is_closed = False
+        # Whether only the queue can refuse a message; see `_refusal`.
+        self._is_usual = False
 
     @property
     def max_unsent(self) -> int:
@@ -102,8 +106,7 @@ class WebSocketOutputStream:
             and with `BusyError` if `max_unsent` bytes are queued; then nothing is sent.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
-        data = as_bytes(data)
-        return self._send(self._frames.write, self._choose_opcode(), data)
+        return self.send_message(self._choose_opcode(), as_bytes(data), waits_for_kernel=True)
 
     def send_all(self, data: Buffer) -> Deferred[int]:
         """
@@ -113,7 +116,7 @@ class WebSocketOutputStream:
             or, while `is_full`, when the kernel has the message. It fails as `write` does.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
-        return self._send(self._frames.send_all, self._choose_opcode(), as_bytes(data))
+        return self.send_message(self._choose_opcode(), as_bytes(data))
 
     def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
         """
@@ -138,6 +141,7 @@ class WebSocketOutputStream:
         :returns: a Deferred that has already fired.
         """
         self._is_closed = True
+        self._is_usual = False
         return succeed(None)
 
     async def __aenter__(self) -> Self:
@@ -148,10 +152,30 @@ class WebSocketOutputStream:
 
     # Called by the socket.
 
-    def send_message(self, opcode: Opcode, data: str | bytes) -> Deferred[int]:
-        """Send a message as `send_all` does, with a type of its own."""
-        payload = data.encode() if isinstance(data, str) else data
-        return self._send(self._frames.send_all, opcode, payload)
+    def send_message(
+        self, opcode: Opcode, data: bytes, *, waits_for_kernel: bool = False
+    ) -> Deferred[int]:
+        """
+        Send a message with a type of its own; a text is UTF-8.
+
+        :param waits_for_kernel: whether to send as `write` does; otherwise as `send_all`.
+        """
+        encoder = self._encoder
+        if encoder is None or not self._is_usual:
+            refused = self._refusal()
+            if refused is not None:
+                return refused
+            assert encoder is not None
+        try:
+            frame = encoder.encode(opcode, data)
+        except LocalProtocolError as error:
+            return fail(error.copy())
+        frames = self._frames
+        sending = frames.write(frame) if waits_for_kernel else frames.send_all(frame)
+        if type(sending) is not Fired:
+            return _count(sending, len(data))
+        sending.result = len(data)  # As `_count` does, without a call.
+        return sending
 
     def send_frame(self, data: bytes, *, is_final: bool) -> Deferred[int]:
         """Send one frame of a message as `write` does; the first frame decides on the type."""
@@ -177,31 +201,16 @@ class WebSocketOutputStream:
     def use(self, encoder: MessageEncoder) -> None:
         """Set the encoder of messages: the handshake is done."""
         self._encoder = encoder
+        self._is_usual = not (encoder.is_compressing or self._is_closed)
 
     # One message.
-
-    def _send(
-        self, send: Callable[[bytes], Deferred[int]], opcode: Opcode, data: bytes
-    ) -> Deferred[int]:
-        frames = self._frames
-        # The same checks as in `_refusal`, with one call fewer.
-        if self._is_closed or not frames.is_open or frames.unsent >= frames.max_unsent:
-            refused = self._refusal()
-            if refused is not None:
-                return refused
-        assert self._encoder is not None
-        try:
-            frame = self._encoder.encode(opcode, data)
-        except LocalProtocolError as error:
-            return fail(error.copy())
-        return _count(send(frame), len(data))
 
     def _refusal(self) -> Deferred[Any] | None:
         """
         Return the failure of a message that cannot be queued.
 
         The check comes before the compression: later messages may refer to a compressed message, so
-        that message has to be sent.
+        that message has to be sent. Without compression, the queue refuses the encoded message.
         """
         if self._is_closed:
             return fail(_closed())

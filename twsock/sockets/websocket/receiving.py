@@ -144,23 +144,27 @@ class WebSocketMessageReceiver:
         """Return the next message; see ``MessageWebSocket.receive``."""
         if timeout is not None:
             check_timeout(timeout)
-        if self._received.handlers:
-            return fail(LocalProtocolError("cannot receive: handlers take the messages"))
-        if self._waiting is not None:
-            return fail(BusyError("cannot receive: another receive is pending"))
-        held, self._held = self._held, None
-        if held is not None:
-            if self._source is not None:
-                self._source.pull()
-            return Fired(held.data)
-        if self._source is not None:
-            found = self._source.next_message()
-            if found is not None:
-                return Fired(found)
-        return self._wait(timeout)
+        message = self.take_next()
+        return self._wait(timeout) if message is None else Fired(message)
+
+    def take_next(self) -> str | bytes | None:
+        """Take the next message if it has arrived; None if `receive` has to wait, or fails."""
+        if self._waiting is not None or self._received.handlers:
+            return None
+        source = self._source
+        held = self._held
+        if held is None:
+            return None if source is None else source.next_message()
+        self._held = None
+        if source is not None:
+            source.pull()
+        message: str | bytes = held.data
+        return message
 
     def _wait(self, timeout: float | None) -> Deferred[str | bytes]:
         """Wait for the next message; a handler of ``closed`` may just have received or closed."""
+        if self._received.handlers:
+            return fail(LocalProtocolError("cannot receive: handlers take the messages"))
         if self._waiting is not None:
             return fail(BusyError("cannot receive: another receive is pending"))
         if self._ending is not None:

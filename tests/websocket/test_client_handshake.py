@@ -94,7 +94,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(
             offer,
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
-            "server_max_window_bits=12; client_max_window_bits=12",
+            "client_max_window_bits=12",
         )
 
     def test_fields_that_must_not_be_set_are_refused(self) -> None:
@@ -222,9 +222,8 @@ class JudgementTests(SynchronousTestCase):
         agreement = client.judge(opened(("sec-websocket-extensions", answer))).compression
         assert agreement is not None
         self.assertEqual((agreement.server_window, agreement.client_window), (10, 12))
-        for answer in ("permessage-deflate", "permessage-deflate; foo"):
-            response = opened(("sec-websocket-extensions", answer))
-            self.assert_invalid(response, compression=DeflateSettings())
+        response = opened(("sec-websocket-extensions", "permessage-deflate; foo"))
+        self.assert_invalid(response, compression=DeflateSettings())
 
     def test_an_error_can_be_copied(self) -> None:
         """Several waits may receive it."""

@@ -26,6 +26,7 @@ from twsock.websocket.header_fields import Extension, format_extension, parse_ex
 DEFAULTS = DeflateSettings()
 #: As much as RFC 7692 allows, without any parameter.
 LARGEST = DeflateSettings(context_takeover=True, max_window_bits=15, min_size=0)
+LIMITED = DeflateSettings(context_takeover=True, max_window_bits=10)
 MIB = 1 << 20
 #: Text that compresses to about a half.
 PROSE = b"".join(b"%d bottles of beer; " % number for number in range(400))
@@ -126,11 +127,19 @@ class AnswerTests(SynchronousTestCase):
     def test_the_defaults_of_the_answer(self) -> None:
         """No context takeover, and windows of 12 bits where they can be limited."""
         takeover = "; server_no_context_takeover; client_no_context_takeover"
-        self.assertEqual(answer_to("permessage-deflate"), f"{takeover}; server_max_window_bits=12")
+        self.assertEqual(answer_to("permessage-deflate"), takeover)
         self.assertEqual(
             answer_to("permessage-deflate; client_max_window_bits"),
-            f"{takeover}; server_max_window_bits=12; client_max_window_bits=12",
+            f"{takeover}; client_max_window_bits=12",
         )
+
+    def test_the_window_of_the_server_is_named_only_if_the_client_names_it(self) -> None:
+        """A client of nhooyr.io/websocket 1.8.7 fails with it; this end limits it all the same."""
+        offer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        self.assertEqual("permessage-deflate" + (answer_to(offer) or ""), offer)
+        self.assertEqual(agree().server_window, 12)
+        answer = answer_to("permessage-deflate; server_max_window_bits=13") or ""
+        self.assertIn("; server_max_window_bits=12", answer)
 
     def test_offers_of_less_are_kept(self) -> None:
         """The answer has each parameter of the offer, with its value or a smaller one."""
@@ -196,11 +205,15 @@ class OfferTests(SynchronousTestCase):
             self.judge(answer, settings)
 
     def test_the_offer(self) -> None:
-        """The offer has all limits of the settings; the client's window can always be limited."""
+        """The client's window can always be limited, the server's only with context takeover."""
         self.assertEqual(
             format_extension(DEFAULTS.offer()),
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
-            "server_max_window_bits=12; client_max_window_bits=12",
+            "client_max_window_bits=12",
+        )
+        self.assertEqual(
+            format_extension(LIMITED.offer()),
+            "permessage-deflate; server_max_window_bits=10; client_max_window_bits=10",
         )
         self.assertEqual(
             format_extension(LARGEST.offer()), "permessage-deflate; client_max_window_bits"
@@ -225,16 +238,26 @@ class OfferTests(SynchronousTestCase):
         self.assertEqual(agreement.server_window, 8)
         self.assertTrue(agreement.client_no_takeover)
 
-    def test_an_answer_that_offers_less_than_asked_is_refused(self) -> None:
-        """Sections 7.1.1.1 and 7.1.2.1: a server includes what it agrees to."""
-        for answer in (
-            "",
-            "; server_max_window_bits=12",
-            "; server_no_context_takeover",
-            "; server_no_context_takeover; server_max_window_bits=13",
-            "; server_no_context_takeover; server_max_window_bits=12; client_max_window_bits=13",
-        ):
-            self.assert_refused(answer, DEFAULTS)
+    def test_an_answer_without_the_limits_of_the_server_is_accepted(self) -> None:
+        """Servers of Tornado keep their context, those of gorilla/websocket a window of 32 KiB."""
+        tornado = self.judge("; client_max_window_bits=12")
+        self.assertFalse(tornado.server_no_takeover)
+        self.assertTrue(tornado.client_no_takeover)
+        gorilla = self.judge("; server_no_context_takeover; client_no_context_takeover", LIMITED)
+        self.assertTrue(gorilla.server_no_takeover)
+        self.assertEqual((gorilla.server_window, gorilla.client_window), (15, 10))
+        # A server may name a window that was not offered (section 7.1.2.1).
+        self.assertEqual(self.judge("; server_max_window_bits=13").server_window, 13)
+        inflater = tornado.inflater(is_server=False)
+        sent = zlib.compressobj(wbits=-15)
+        for _ in range(3):
+            compressed = sent.compress(NOISE) + sent.flush(zlib.Z_SYNC_FLUSH)
+            self.assertEqual(inflater.inflate(compressed[:-4], MIB), NOISE)
+
+    def test_an_answer_with_a_larger_window_than_offered_is_refused(self) -> None:
+        """Sections 7.1.2.1 and 7.1.2.2."""
+        self.assert_refused("; server_no_context_takeover; client_max_window_bits=13", DEFAULTS)
+        self.assert_refused("; server_max_window_bits=11", LIMITED)
 
     def test_an_invalid_answer_is_refused(self) -> None:
         """Section 7: unknown or double parameters, and wrong values."""
@@ -259,9 +282,9 @@ class OfferTests(SynchronousTestCase):
         agreed = server.accept([client.offer()])
         assert agreed is not None
         judged = client.judge(agreed.answer)
-        facts = ("server_no_takeover", "client_no_takeover", "server_window", "client_window")
-        for fact in facts:
+        for fact in ("server_no_takeover", "client_no_takeover", "client_window"):
             self.assertEqual(getattr(judged, fact), getattr(agreed, fact), fact)
+        self.assertGreaterEqual(judged.server_window, agreed.server_window)
         pairs = (
             (agreed.deflater(is_server=True), judged.inflater(is_server=False)),
             (judged.deflater(is_server=False), agreed.inflater(is_server=True)),

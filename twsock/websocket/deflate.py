@@ -6,11 +6,11 @@ by `twsock.websocket.handshake`). On a client they make the offer and judge the 
 `twsock.websocket.client_handshake`). The result is a `DeflateAgreement`, which makes the `Deflater`
 and the `Inflater` that `twsock.websocket.messages` uses.
 
-Memory: without context takeover (the default), nothing is held between two messages. With context
-takeover, a connection holds some 50 KiB by default. To compress, these are
-2 ** (window bits + 2) + 2 ** (memory level + 9) bytes. To decompress, these are 2 ** (window bits)
-bytes and some 10 KiB. While a message is decompressed, at most twice the limit is held: the pieces
-of the result, and the result itself.
+Memory: without context takeover (the default), nothing is held between two messages, unless the
+server of a client keeps its context nevertheless. With context takeover, a connection holds some
+50 KiB by default. To compress, these are 2 ** (window bits + 2) + 2 ** (memory level + 9) bytes. To
+decompress, these are 2 ** (window bits) bytes and some 10 KiB. While a message is decompressed, at
+most twice the limit is held: the pieces of the result, and the result itself.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class DeflateSettings:
         small messages better, and takes some 50 KiB as long as the connection lasts.
     :param max_window_bits: a message may refer to at most this power of 2 of bytes in front of each
         byte; 9 to 15. The peer may ask for less. If a client does not offer this parameter, its own
-        messages have 15.
+        messages have 15. A server may ignore it, too; then its messages have 15.
     :param memory_level: ``memLevel`` of zlib, for the messages that this end sends; 1 to 9.
     :param min_size: messages with fewer bytes are sent uncompressed; 0 or more.
     :raises ValueError: when a number is outside its bounds.
@@ -167,37 +167,42 @@ class DeflateSettings:
             has_server_window=offer.server_window is not None,
         )
 
+    @property
+    def _offers_server_window(self) -> bool:
+        # Some servers, such as that of nhooyr.io/websocket, refuse an offer with this parameter.
+        # Without context takeover it would save memory only while a message is decompressed.
+        return self.context_takeover and self.max_window_bits < _LARGEST_WINDOW
+
     def offer(self) -> Extension:
         """Return the offer of a client."""
         parameters: list[tuple[str, str | None]] = []
         if not self.context_takeover:
             parameters += [(_SERVER_TAKEOVER, None), (_CLIENT_TAKEOVER, None)]
-        if self.max_window_bits == _LARGEST_WINDOW:
-            parameters.append((_CLIENT_WINDOW, None))
-        else:
-            bits = str(self.max_window_bits)
-            parameters += [(_SERVER_WINDOW, bits), (_CLIENT_WINDOW, bits)]
+        bits = None if self.max_window_bits == _LARGEST_WINDOW else str(self.max_window_bits)
+        if self._offers_server_window:
+            parameters.append((_SERVER_WINDOW, bits))
+        parameters.append((_CLIENT_WINDOW, bits))
         return EXTENSION, tuple(parameters)
 
     def judge(self, answer: Extension) -> DeflateAgreement:
         """
         Judge the answer of a server to the offer.
 
-        :raises RemoteProtocolError: when the answer has an invalid parameter (section 7), or lacks
-            a limit of the offer, which it has to repeat (sections 7.1.1.1 and 7.1.2.1).
+        A server has to repeat the limits of its own messages (sections 7.1.1.1 and 7.1.2.1).
+        Tornado and gorilla/websocket do not. Their answers are accepted: this end can decompress
+        their messages, with more memory.
+
+        :raises RemoteProtocolError: when the answer has an invalid parameter (section 7), or a
+            larger window than the offer.
         """
         given = _Parameters(answer, is_answer=True)
         window = self.max_window_bits
-        if not (self.context_takeover or given.server_no_takeover):
-            raise RemoteProtocolError(f"the server does not agree to {_SERVER_TAKEOVER}")
-        for key, bits in (
-            (_SERVER_WINDOW, given.server_window),
-            (_CLIENT_WINDOW, given.client_window),
+        for key, bits, is_offered in (
+            (_SERVER_WINDOW, given.server_window, self._offers_server_window),
+            (_CLIENT_WINDOW, given.client_window, True),
         ):
-            if bits is not None and bits > window:
+            if is_offered and bits is not None and bits > window:
                 raise RemoteProtocolError(f"the server answers {key}={bits}, offered was {window}")
-        if given.server_window is None and window < _LARGEST_WINDOW:
-            raise RemoteProtocolError(f"the server does not agree to {_SERVER_WINDOW}={window}")
         return DeflateAgreement(
             self,
             server_no_takeover=given.server_no_takeover,
@@ -218,7 +223,8 @@ class DeflateAgreement:
     :ivar client_no_takeover: the same for messages of the client.
     :ivar server_window: window bits of the server's messages, 8 to 15.
     :ivar client_window: the same for messages of the client.
-    :ivar has_server_window: whether the answer has to name ``server_window`` even if it is 15.
+    :ivar has_server_window: whether the offer names the window of the server, so that the answer
+        has to. If only the answer names it, which section 7.1.2.1 allows, some clients fail.
     """
 
     settings: DeflateSettings
@@ -236,7 +242,7 @@ class DeflateAgreement:
             parameters.append((_SERVER_TAKEOVER, None))
         if self.client_no_takeover:
             parameters.append((_CLIENT_TAKEOVER, None))
-        if self.has_server_window or self.server_window < _LARGEST_WINDOW:
+        if self.has_server_window:
             parameters.append((_SERVER_WINDOW, str(self.server_window)))
         if self.client_window < _LARGEST_WINDOW:
             parameters.append((_CLIENT_WINDOW, str(self.client_window)))

@@ -80,7 +80,8 @@ _UPGRADE: Final = ("Upgrade", "websocket")
 _REQUIRED: Final = (_UPGRADE, ("Sec-WebSocket-Version", SUPPORTED_VERSION))
 
 _TARGET: Final = re.compile(r"/[!-~]*")
-_ORIGIN: Final = re.compile(r"(https?)://(.*)", re.IGNORECASE)
+#: RFC 6454 section 6.2 has no slash at the end, but clients of golang.org/x/net/websocket send it.
+_ORIGIN: Final = re.compile(r"(https?)://([^/]*)/?", re.IGNORECASE)
 #: An origin of any scheme, such as those of the extensions of browsers (:rfc:`6454`, section 6.2).
 _ANY_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\\\s]+", re.IGNORECASE)
 _ORIGIN_PORTS: Final = {"http": 80, "https": 443}

@@ -27,6 +27,7 @@ UNPAIRED_TESTS = {
     "tests/stream/test_every_end.py": "each event in each state of twsock/stream/closing.py",
     "tests/stream/test_synchronous_conversations.py": "protocols on transports in memory",
     "tests/websocket/test_beside_websockets.py": "frames and messages, against another decoder",
+    "tests/websocket/test_deflate_beside_websockets.py": "compression, against another decoder",
     "tests/websocket/test_page.py": "docs/wire/websocket.rst",
     "tests/stream/test_upgrade_model.py": "both sides of an upgrade, against a hostile peer",
     "tests/test_attacks.py": "docs/attacks.rst",

@@ -27,6 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import THOROUGH
 from tests.websocket.frame_bytes import KEY, client_frame, pieces, server_frame
 from twsock.websocket.close_frame import WebSocketViolation, decode_close
+from twsock.websocket.deflate import Inflater
 from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode, encode_frame
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
@@ -36,9 +37,9 @@ try:
     from websockets.protocol import Protocol, Side
     from websockets.protocol import State as TheirState
 except Exception as error:  # noqa: BLE001 - whatever stops the import is the reason to skip
-    _WHY_NOT: str | None = f"the Sans-I/O core of websockets cannot be imported here: {error}"
+    WHY_NOT: str | None = f"the Sans-I/O core of websockets cannot be imported here: {error}"
 else:
-    _WHY_NOT = None
+    WHY_NOT = None
 
 #: The limit of a message, in bytes, of both.
 LIMIT: Final = 1000
@@ -75,8 +76,11 @@ class Outcome(NamedTuple):
     reason: str
 
 
-def decode_with_ours(stream: bytes, step: int, is_server: bool) -> Outcome:
-    decoder = MessageDecoder(is_server=is_server, max_message_size=LIMIT)
+def decode_with_ours(
+    stream: bytes, step: int, is_server: bool, inflater: Inflater | None = None
+) -> Outcome:
+    """Decode up to the first violation or close frame."""
+    decoder = MessageDecoder(is_server=is_server, max_message_size=LIMIT, inflater=inflater)
     found: list[tuple[int, bytes]] = []
     try:
         for piece in pieces(stream, step):
@@ -91,9 +95,11 @@ def decode_with_ours(stream: bytes, step: int, is_server: bool) -> Outcome:
     raise AssertionError(f"the stream ended without a violation: {stream[:99]!r}")
 
 
-def decode_with_theirs(stream: bytes, step: int, is_server: bool) -> Outcome:
+def decode_with_theirs(stream: bytes, step: int, is_server: bool, extension: Any = None) -> Outcome:
+    """Do the same, with an extension or without."""
     side = Side.SERVER if is_server else Side.CLIENT
     protocol = Protocol(side, state=TheirState.OPEN, max_size=LIMIT)
+    protocol.extensions = [] if extension is None else [extension]
     found: list[tuple[int, bytes]] = []
     first, payload = 0, b""
     for piece in pieces(stream, step):
@@ -168,7 +174,7 @@ _CHANGES: Final = sampled_from([(p, v) for p in range(40) for v in (0, 1, 0x7F, 
 class DecodingTests(SynchronousTestCase):
     """The same messages and the same codes, but for the differences that are listed."""
 
-    skip = _WHY_NOT
+    skip = WHY_NOT
 
     def assert_alike(self, stream: bytes, step: int, is_server: bool) -> Difference | None:
         ours = decode_with_ours(stream, step, is_server)
@@ -214,7 +220,7 @@ class DecodingTests(SynchronousTestCase):
 class EncodingTests(SynchronousTestCase):
     """Our frames are theirs."""
 
-    skip = _WHY_NOT
+    skip = WHY_NOT
 
     @given(sampled_from(list(Opcode)), binary(max_size=125), booleans())
     def test_a_frame_has_the_same_bytes(

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.end_tables import EndTableContract
 from twsock.errors import LocalProtocolError
 from twsock.stream.closing import (
     APPLICATION_EVENTS,
@@ -18,8 +19,6 @@ from twsock.stream.closing import (
     follow,
 )
 
-#: Events of the peer, the kernel and the clock.
-_OUTSIDE = sorted(set(Event) - APPLICATION_EVENTS, key=lambda event: event.name)
 _LOSSES = (Event.DONE, Event.RESET, Event.RESET_UNSENT)
 _OUTCOMES = (
     Action.END_IN_ORDER,
@@ -45,40 +44,17 @@ _PROGRESS = {
 }
 
 
-class TableTests(SynchronousTestCase):
+class TableTests(EndTableContract, SynchronousTestCase):
     """Each state has a row for each event from outside."""
 
-    def test_events_from_outside_have_a_row_in_every_state(self) -> None:
-        """Each event of the peer, the kernel or the clock has a step."""
-        missing = [
-            f"{state.name} {event.name}"
-            for state in State
-            for event in _OUTSIDE
-            if (state, event) not in TABLE
-        ]
-        self.assertEqual(missing, [])
+    table = TABLE
+    outside = sorted(set(Event) - APPLICATION_EVENTS, key=lambda event: event.name)
+    progress = _PROGRESS
 
     def test_a_call_without_a_row_is_an_error_of_the_caller(self) -> None:
         """The error names the call and the state."""
         with self.assertRaisesRegex(LocalProtocolError, r"end_output\(\).*the connection is gone"):
             follow(State.LOST, Event.END_OUTPUT, Carrier.TCP)
-
-    def test_no_step_leads_back(self) -> None:
-        """A direction that has ended stays ended."""
-        for (state, event), row in TABLE.items():
-            for step in row:
-                self.assertLessEqual(
-                    _PROGRESS[state], _PROGRESS[step.state], f"{state.name}, {event.name}"
-                )
-
-    def test_every_state_is_reached_and_left(self) -> None:
-        """A step leads into each state but the first, and out of each but the last."""
-        steps = {(state, step.state) for (state, _), row in TABLE.items() for step in row}
-        for state in State:
-            into = [source for source, target in steps if target is state is not source]
-            out = [target for source, target in steps if source is state is not target]
-            self.assertEqual(bool(into), state is not State.OPEN, state.name)
-            self.assertEqual(bool(out), state is not State.LOST, state.name)
 
     def test_a_loss_ends_every_state_with_one_outcome(self) -> None:
         """The loss of the connection reports one outcome, once."""

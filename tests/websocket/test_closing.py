@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.end_tables import EndTableContract
 from twsock.errors import LocalProtocolError
 from twsock.websocket.closing import (
     APPLICATION_EVENTS,
@@ -17,8 +18,6 @@ from twsock.websocket.closing import (
     follow,
 )
 
-#: Events of the peer, of handlers and of the clock.
-_OUTSIDE = sorted(set(Event) - APPLICATION_EVENTS, key=lambda event: event.name)
 _CLOSE_FRAMES = (Action.SEND_CLOSE, Action.ECHO_CLOSE)
 
 #: How far each state is from the first; no step leads to a state with a lower number.
@@ -36,18 +35,12 @@ _PROGRESS = {
 _EVENTS = st.lists(st.sampled_from(sorted(Event, key=lambda event: event.name)), max_size=30)
 
 
-class TableTests(SynchronousTestCase):
+class TableTests(EndTableContract, SynchronousTestCase):
     """Each state has a row for each event from outside."""
 
-    def test_events_from_outside_have_a_row_in_every_state(self) -> None:
-        """Each event of the peer, a handler or the clock has a step."""
-        missing = [
-            f"{state.name} {event.name}"
-            for state in State
-            for event in _OUTSIDE
-            if (state, event) not in TABLE
-        ]
-        self.assertEqual(missing, [])
+    table = TABLE
+    outside = sorted(set(Event) - APPLICATION_EVENTS, key=lambda event: event.name)
+    progress = _PROGRESS
 
     def test_closing_and_aborting_are_possible_in_every_state(self) -> None:
         """Closing twice is harmless, and so is closing what is lost."""
@@ -59,23 +52,6 @@ class TableTests(SynchronousTestCase):
         """The error names the call and the state."""
         with self.assertRaisesRegex(LocalProtocolError, "handshake is done.*messages are sent"):
             follow(State.OPEN, Event.ACCEPTED, Role.SERVER)
-
-    def test_no_step_leads_back(self) -> None:
-        """What has ended stays ended."""
-        for (state, event), row in TABLE.items():
-            for step in row:
-                self.assertLessEqual(
-                    _PROGRESS[state], _PROGRESS[step.state], f"{state.name}, {event.name}"
-                )
-
-    def test_every_state_is_reached_and_left(self) -> None:
-        """A step leads into each state but the first, and out of each but the last."""
-        steps = {(state, step.state) for (state, _), row in TABLE.items() for step in row}
-        for state in State:
-            into = [source for source, target in steps if target is state is not source]
-            out = [target for source, target in steps if source is state is not target]
-            self.assertEqual(bool(into), state is not State.OPENING, state.name)
-            self.assertEqual(bool(out), state is not State.LOST, state.name)
 
     def test_a_server_ends_tcp_first(self) -> None:
         """A server ends the connection when both close frames were sent; a client waits for it."""

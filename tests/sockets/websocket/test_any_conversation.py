@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,12 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import THOROUGH
 from tests.sockets.websocket.accepted import Accepted
 from tests.sockets.websocket.connected import Served, binary, close, ping, pong, text
 from tests.websocket.connections import Recorder, connected
 from tests.websocket.frame_bytes import pieces
 from tests.websocket.test_beside_websockets import (
-    EXAMPLES,
     LIMIT,
     Outcome,
     decode_with_ours,
@@ -25,6 +25,9 @@ from tests.websocket.test_beside_websockets import (
 from twsock import MessageWebSocket, SocketError, StreamWebSocket
 from twsock.websocket import CloseCode
 from twsock.websocket.frames import Opcode, encode_frame
+
+#: The decoder itself is compared to that of ``websockets`` with more.
+_EXAMPLES: Final = 600 if THOROUGH else 100
 
 Step = Callable[["Conversation"], object]
 
@@ -181,7 +184,7 @@ def collect_one_by_one(socket: Any) -> list[str | bytes]:
 class SameMessagesTests(SynchronousTestCase):
     """However an application receives, it gets the messages that the decoder finds."""
 
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=_EXAMPLES)
     @given(streams(is_server=False), st.integers(1, 300), st.sampled_from((0, 1, 2)))
     def test_of_a_client(self, stream: bytes, step: int, way: int) -> None:
         """In a loop, by callbacks, and by handlers."""
@@ -200,7 +203,7 @@ class SameMessagesTests(SynchronousTestCase):
         closes = [payload for kind, payload in made.frames() if kind == "close"]
         self.assert_same(decode_with_ours(stream, step, is_server=False), collected, closes)
 
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=_EXAMPLES)
     @given(streams(is_server=True), st.integers(1, 300), st.booleans())
     def test_of_an_awaitable_server(self, stream: bytes, step: int, is_loop: bool) -> None:
         """In a loop and by callbacks."""
@@ -211,7 +214,7 @@ class SameMessagesTests(SynchronousTestCase):
         closes = [payload for opcode, payload in one.frames() if opcode is Opcode.CLOSE]
         self.assert_same(decode_with_ours(stream, step, is_server=True), collected, closes)
 
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=_EXAMPLES)
     @given(streams(is_server=True), st.integers(1, 300))
     def test_of_a_protocol(self, stream: bytes, step: int) -> None:
         """By the methods of the protocol."""

@@ -41,7 +41,9 @@ class QuietServerTransport(ServerTransport):
     @property
     def logstr(self) -> str:
         """The prefix of log messages; an assigned one is dropped."""
-        application = self._getLogPrefix(getattr(self, "protocol", None))
+        protocol = getattr(self, "protocol", None)
+        # Twisted deletes the attribute at the loss.
+        application = "lost connection" if protocol is None else self._getLogPrefix(protocol)
         return f"{application},{self.sessionno},{self.hostname}"
 
     @logstr.setter

@@ -2,7 +2,8 @@
 The HTTP server of a service: connection → **quiet site** → resource.
 
 The base of the sites of `twsock.services.metrics_page` and `twsock.services.site`. The server is
-Twisted's. It holds no body, since no request of these sites needs one, and logs no requests.
+Twisted's. It drops the bodies of requests, which no page of these sites needs, and logs no
+requests. No body is held.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing_extensions import override
 
 __all__ = ["MAX_BODY", "QuietSite"]
 
-#: The largest body of a request, in bytes; after more the connection is aborted.
+#: The largest body of a request, in bytes; a larger one aborts the connection.
 MAX_BODY: Final = 64 * 1024
 
 
@@ -36,7 +37,7 @@ class QuietSite(Site):
 
     def __init__(self, resource: IResource, reactor: Any, timeout: float | None = None) -> None:
         super().__init__(resource, _BodylessRequest, reactor=reactor, timeout=timeout)
-        # Twisted's default also speaks HTTP/2, where a WebSocket cannot begin.
+        # Twisted's default also accepts HTTP/2, where a WebSocket cannot begin.
         self.protocol: Any = HTTPChannel
 
     @override

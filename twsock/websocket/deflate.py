@@ -6,11 +6,12 @@ by `twsock.websocket.handshake`). On a client they make the offer and judge the 
 `twsock.websocket.client_handshake`). The result is a `DeflateAgreement`, which makes the `Deflater`
 and the `Inflater` that `twsock.websocket.messages` uses.
 
-Memory: without context takeover (the default), nothing is held between two messages, unless the
-server of a client keeps its context nevertheless. With context takeover, a connection holds some
-50 KiB by default. To compress, these are 2 ** (window bits + 2) + 2 ** (memory level + 9) bytes. To
-decompress, these are 2 ** (window bits) bytes and some 10 KiB. While a message is decompressed, at
-most twice the limit is held: the pieces of the result, and the result itself.
+Memory: without context takeover (the default), nothing is held between two messages. There is one
+exception: a client whose server keeps its context holds what decompression needs. With context
+takeover, a connection holds some 50 KiB by default. To compress, these are
+2 ** (window bits + 2) + 2 ** (memory level + 9) bytes. To decompress, these are 2 ** (window bits)
+bytes and some 10 KiB. While a message is decompressed, at most twice the limit is held: the pieces
+of the result, and the result itself.
 """
 
 from __future__ import annotations
@@ -110,9 +111,9 @@ class DeflateSettings:
 
     :param context_takeover: whether a message may refer to the messages before it. That compresses
         small messages better, and takes some 50 KiB as long as the connection lasts.
-    :param max_window_bits: a message may refer to at most this power of 2 of bytes in front of each
-        byte; 9 to 15. The peer may ask for less. If a client does not offer this parameter, its own
-        messages have 15. A server may ignore it, too; then its messages have 15.
+    :param max_window_bits: how many bytes back a message may refer, as a power of 2: 12 means 4,096
+        bytes. 9 to 15. The peer may ask for less. A peer that does not know the parameter
+        compresses its own messages with 15.
     :param memory_level: ``memLevel`` of zlib, for the messages that this end sends; 1 to 9.
     :param min_size: messages with fewer bytes are sent uncompressed; 0 or more.
     :raises ValueError: when a number is outside its bounds.

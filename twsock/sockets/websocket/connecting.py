@@ -1,9 +1,9 @@
 """
 The client's connection of a WebSocket: TCP → proxy → TLS → **request and response** → messages.
 
-A socket makes one `ClientProtocol` for each attempt to connect, and calls the steps: TLS with a
-proxy begins if its URI is ``https``, a request to the proxy opens a tunnel, TLS with the server
-begins, and the request of the WebSocket follows. The base class in
+A socket makes one `ClientProtocol` for each attempt to connect, and calls the steps. With a proxy
+these are TLS, if its URI is ``https``, and a request that opens a tunnel. Then follow TLS with the
+server, for ``wss``, and the request of the WebSocket. The base class in
 `twsock.sockets.websocket.connection` handles the messages. Holds at most the head of one response,
 16 KiB.
 """
@@ -57,7 +57,7 @@ class ClientProtocol(WebSocketConnection):
     _read_response: Callable[[ClientHttp, bytes], bool] | None = None
     _answered: Deferred[None] | None = None
 
-    # The engine of TLS with the proxy; None without.
+    # The engine of TLS with the proxy; None without such an engine.
     _proxy_engine: Any = None
 
     _pongs: UnsolicitedPongs | None = None
@@ -124,7 +124,7 @@ class ClientProtocol(WebSocketConnection):
     @property
     @override
     def is_secure(self) -> bool:
-        # TLS that ends at the proxy does not protect the messages behind it.
+        # TLS that ends at the proxy does not protect the messages between proxy and server.
         return super().is_secure and self.transport is not self._proxy_engine
 
     def open_tunnel(self, tunnel: Tunnel) -> Deferred[None]:

@@ -117,8 +117,8 @@ class WebSocketControl(StreamSocketControl):
         """
         Authorities to trust for the certificate of an ``https`` proxy. Not in WinRT.
 
-        None, the default, is for those of the platform: `trust_roots`, ``client_certificate`` and
-        ``ignorable_server_certificate_errors`` apply to the server only.
+        None, the default, means the authorities of the platform. `trust_roots`,
+        ``client_certificate`` and ``ignorable_server_certificate_errors`` apply to the server only.
         """
         return self._proxy_trust_roots
 

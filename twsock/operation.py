@@ -70,13 +70,13 @@ class Operation(Deferred[T]):
 
     def _abandon(self) -> None:
         """
-        Drop all callbacks: the coroutine that awaits this Deferred is being closed.
+        Never fire: the coroutine that awaits this Deferred is being closed.
 
-        One of the callbacks would resume the coroutine. If the coroutine aborts its socket now,
-        this Deferred fails while the coroutine still runs.
+        If the coroutine aborts its socket now, this Deferred would fail, and resume the coroutine
+        while it runs. The callbacks are kept: they may hold the last reference to a coroutine
+        around it, which cannot be freed yet.
         """
-        self._callbacks.clear()
-        self.addErrback(_ignore)  # Nobody is left to handle the failure.
+        vars(self).update(callback=_discard, errback=_discard)
 
 
 class Fired(Deferred[T]):
@@ -188,6 +188,10 @@ def _without_frames(failure: Failure) -> Failure:
     if failure.check(SocketError, CancelledError):
         forget_frames(failure)
     return failure
+
+
+def _discard(*_result: object) -> None:
+    """Take the result of an operation whose coroutine was closed."""
 
 
 def _ignore(_failure: Failure) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from typing import Any
 
@@ -33,6 +34,11 @@ def text(payload: str) -> bytes:
     return masked(Opcode.TEXT, payload.encode())
 
 
+def binary(payload: bytes) -> bytes:
+    """Return a binary message of a client."""
+    return masked(Opcode.BINARY, payload)
+
+
 def close(code: int = 1000) -> bytes:
     """Return a close frame of a client."""
     return masked(Opcode.CLOSE, encode_close(code, ""))
@@ -52,6 +58,9 @@ class Accepted:
 
         self.listener.connection_received.add(note)
         self.listener.bind_endpoint("127.0.0.1", 1338)
+        self._connect()
+
+    def _connect(self) -> None:
         factory = self.reactor.tcpServers[-1][1]
         peer = IPv4Address("TCP", "127.0.0.1", 50_000)
         self.protocol = typing.cast(Any, factory.buildProtocol(peer))
@@ -60,6 +69,12 @@ class Accepted:
         )
         self.protocol.makeConnection(self.transport)
         self.decoder = MessageDecoder(is_server=False, max_message_size=1 << 30)
+
+    def accept_another(self) -> Accepted:
+        """Return another connection of the same listener."""
+        other = copy.copy(self)
+        other._connect()
+        return other
 
     @property
     def socket(self) -> Any:

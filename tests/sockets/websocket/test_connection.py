@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -243,6 +244,18 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(made.protocol.held_bytes, 2 + 4 + 7)
         made.protocol.drop_input()
         self.assertEqual(made.protocol.held_bytes, 2 + 7)
+
+    def test_close_behind_a_failed_send_aborts(self) -> None:
+        """No close frame can be sent, and the peer may never end the connection."""
+        made = Served(MessageWebSocket)
+        made.socket.connect_endpoint(InMemory(made), URI)
+        made.receive(made.response(made.request()))
+        made.protocol.stream.output_broke(OSError(errno.EPIPE, "Broken pipe"))
+        self.assertFalse(made.transport.is_aborted)
+        closing = made.socket.close()
+        self.assertTrue(made.transport.is_aborted)
+        made.lose()
+        self.successResultOf(closing)
 
     def test_bytes_that_arrive_within_a_callback_are_taken(self) -> None:
         """A transport in memory delivers within a send."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.lifetimes import Lifetimes
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from tests.loopback.reactors import on_every_reactor
-from tests.sockets.websocket.accepted import REQUEST, Accepted
+from tests.sockets.websocket.accepted import REQUEST, Accepted, binary
 from tests.sockets.websocket.test_server import echo
 from tests.tls.peer import AUTHORITY, SERVER
 from twsock import (
@@ -258,6 +258,56 @@ class LimitTests(SynchronousTestCase):
         """A listener without TLS has none."""
         one = Accepted()
         self.assertRaises(LocalProtocolError, one.listener.replace_certificates, [CERTIFICATE])
+
+    def test_sum_of_received_bytes_is_limited(self) -> None:
+        """Incomplete messages, and messages that the application does not take, count."""
+        for frames in (binary(bytes(1001))[:-1], binary(bytes(600)) * 2):
+            one = Accepted(max_buffered=1000)
+            one.open()
+            one.receive(binary(bytes(200)))
+            self.assertFalse(one.transport.is_aborted, len(frames))
+            one.receive(frames)
+            self.assertTrue(one.transport.is_aborted, len(frames))
+
+    def test_sum_of_unsent_bytes_is_limited(self) -> None:
+        """Those of messages, until the kernel has them."""
+        one = Accepted(max_buffered=1000)
+        accepted = one.open()
+        one.transport.producer.pauseProducing()
+        for _ in range(3):
+            accepted.send(bytes(300))
+            one.reactor.advance(0)
+        self.assertFalse(one.transport.is_aborted)
+        accepted.send(bytes(300))
+        one.reactor.advance(0)
+        self.assertTrue(one.transport.is_aborted)
+
+    def test_limit_of_the_sum_spares_small_connections(self) -> None:
+        """The one that holds most is aborted."""
+        small = Accepted(max_buffered=1000)
+        small.open()
+        small.receive(binary(bytes(300)))
+        large = small.accept_another()
+        large.receive(REQUEST)
+        large.receive(binary(bytes(800)))
+        self.assertTrue(large.transport.is_aborted)
+        self.assertFalse(small.transport.is_aborted)
+
+    def test_tls_handshake_has_its_own_deadline(self) -> None:
+        """Silence ends the connection; ``request_timeout`` begins behind the handshake."""
+        one = Accepted(tls=ServerOptions([CERTIFICATE]), handshake_timeout=3, request_timeout=30)
+        one.receive(b"\x16\x03\x01")
+        one.reactor.advance(2.9)
+        self.assertFalse(one.transport.is_aborted)
+        one.reactor.advance(0.1)
+        self.assertTrue(one.transport.is_aborted)
+
+    def test_listener_waits_for_no_tls_handshake(self) -> None:
+        """No WebSocket was accepted, so there is nothing to close in order."""
+        one = Accepted(tls=ServerOptions([CERTIFICATE]))
+        one.receive(b"\x16\x03\x01")
+        one.listener.close_all(30)
+        self.assertTrue(one.transport.is_aborted)
 
 
 globals().update(WebSocketListenerTests.makeTestCaseClasses())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import RemoteProtocolError
+from twsock.websocket.http import ClientHttp
 from twsock.websocket.http_message import Request, Response
+
+_NAMES = st.text("abcXYZ-", min_size=1, max_size=6).map("x{}".format)
+_VALUES = st.text("a1,;= \t\xfc", max_size=9).map(str.strip)
 
 
 class RequestTests(SynchronousTestCase):
@@ -56,6 +62,22 @@ class RequestTests(SynchronousTestCase):
         request = Request("GET", "/?a=\xfc", (("x", 'a\n"b'), ("x", "\u20ac"), ("y", "")), "1.2")
         self.assertEqual(Request.from_json(request.to_json()), request)
 
+    @given(
+        st.text(max_size=9),
+        st.text("htps:/?@a.", max_size=20) | st.text(max_size=9),
+        st.lists(st.tuples(st.text(max_size=5), st.text(max_size=9)), max_size=4),
+    )
+    def test_any_request_can_be_kept_and_asked(
+        self, method: str, target: str, headers: list[tuple[str, str]]
+    ) -> None:
+        """No text makes a look-up fail, and `from_json` returns an equal request."""
+        request = Request(method, target, tuple(headers))
+        self.assertEqual(Request.from_json(request.to_json()), request)
+        resource = f"{request.path}?{request.query}" if "?" in request.resource else request.path
+        self.assertEqual(resource, request.resource)
+        for name, value in headers:
+            self.assertIn(value, request.values(name.upper()) + request.values(name))
+
     def test_origin_and_subprotocols(self) -> None:
         """The offers of all fields, the preferred one first."""
         headers = (("Sec-WebSocket-Protocol", "b, a"), ("Sec-WebSocket-Protocol", "c"))
@@ -82,3 +104,17 @@ class ResponseTests(SynchronousTestCase):
         """RFC 9110 section 6.6.1 has one date in each response."""
         response = Response(403, (("date", "Sun, 06 Nov 1994 08:49:37 GMT"),))
         self.assertEqual(response.encode(now=0), response.encode())
+
+    @given(
+        st.sampled_from([101, 200, 407, 503]),
+        st.lists(st.tuples(_NAMES, _VALUES), max_size=4),
+    )
+    def test_what_is_encoded_is_parsed(self, status: int, fields: list[tuple[str, str]]) -> None:
+        """The parser of a client finds the status and each field."""
+        proposed = (("Host", "a.example"), ("Connection", "Upgrade"), ("Upgrade", "websocket"))
+        http = ClientHttp(Request("GET", "/", proposed))
+        found = http.feed(Response(status, tuple(fields)).encode())
+        assert found is not None
+        self.assertEqual(found.status, status)
+        for name, value in fields:
+            self.assertIn(value, found.values(name))

@@ -3,9 +3,9 @@ A chat room on WebSockets: each text goes to all members.
 
 Run it:        python examples/websocket_chat.py tcp:1341:interface=127.0.0.1
 You will see:  the chat room is open at ws://127.0.0.1:1341
-Then, in a terminal for each member:  python -m websockets ws://127.0.0.1:1341/
-The first line that a member types is the name. Ctrl-C on the server closes the room: each member
-receives the close code 1001.
+Then, in a terminal for each member:  python examples/websocket_chat.py ws://127.0.0.1:1341/
+The first line that a member types is the name. Ctrl-D leaves the room. Ctrl-C on the server closes
+the room: each member receives the close code 1001.
 
 `broadcast` does not wait for slow members. While a member does not read, its messages are queued,
 at most ``max_unsent`` bytes of them. Then the member is dropped, and the others learn that it left.
@@ -18,9 +18,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
 
-from twsock import SocketError
+from twsock import MessageWebSocket, SocketError
 from twsock.protocols import WebSocketFactory, WebSocketProtocol, broadcast
 
 NAME_IS_TAKEN = 4000  # a close code of this application; 4000 to 4999 are for private use
@@ -65,7 +68,7 @@ class Member(WebSocketProtocol):
             tell_all(f"* {self.name} has left")
 
 
-async def main(reactor: Any, endpoint: str) -> None:
+async def serve(reactor: Any, endpoint: str) -> None:
     """Serve until Ctrl-C."""
     factory = WebSocketFactory(reactor, Member, max_connections=1000, max_unsent=256 * 1024)
     try:
@@ -83,7 +86,44 @@ async def main(reactor: Any, endpoint: str) -> None:
     await Deferred()
 
 
+class Keyboard(LineOnlyReceiver):
+    """Sends each line of standard input to the room."""
+
+    delimiter = b"\n"
+
+    def __init__(self, websocket: MessageWebSocket) -> None:
+        self.websocket = websocket
+
+    def lineReceived(self, line: bytes) -> None:
+        """Send a line; a lost connection is reported where messages are received."""
+        sending = self.websocket.send(line.decode(errors="replace"))
+        sending.addErrback(lambda failure: failure.trap(SocketError))
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Leave the room at the end of the input."""
+        self.websocket.close(1000)
+
+
+async def join(reactor: Any, uri: str) -> None:
+    """Be a member until the end of standard input, or of the room."""
+    try:
+        async with MessageWebSocket(reactor) as websocket:
+            await websocket.connect(uri)
+            StandardIO(Keyboard(websocket), reactor=reactor)
+            async for message in websocket:
+                print(message, flush=True)
+    except ValueError as error:  # A malformed URI.
+        sys.exit(f"websocket_chat: {error}")
+    except SocketError as error:
+        sys.exit(f"websocket_chat: {error.summary}")
+
+
+async def main(reactor: Any, place: str) -> None:
+    """Serve an endpoint, or join a room."""
+    await (join if place.startswith(("ws:", "wss:")) else serve)(reactor, place)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} ENDPOINT, such as tcp:1341:interface=127.0.0.1")
+        sys.exit(f"usage: {sys.argv[0]} ENDPOINT|URI, such as tcp:1341:interface=127.0.0.1")
     react(lambda reactor: Deferred.fromCoroutine(main(reactor, sys.argv[1])))

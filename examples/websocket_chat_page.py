@@ -41,15 +41,16 @@ PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
 <title>Chat</title>
 <link rel="icon" href="data:,">
 <script src="chat.js" defer></script>
 <h1>Chat</h1>
-<form id="enter"><input name="name" maxlength="20" placeholder="your name" required autofocus>
+<form id="enter"><input name="name" maxlength="20" placeholder="your name" required>
 <button>Enter</button></form>
 <form id="say" hidden><input name="text" maxlength="300" autocomplete="off" required>
 <button>Say</button></form>
-<ol id="log" aria-live="polite"></ol>
+<ul id="log" aria-live="polite"></ul>
 """
 
 # The texts of other members are shown with textContent: HTML in them has no effect.
@@ -100,6 +101,7 @@ say.onsubmit = (event) => {
   socket.send(say.text.value);
   say.text.value = "";
 };
+setInside(false);
 """.replace("SUBPROTOCOL", SUBPROTOCOL)
 
 #: Name → member.

@@ -321,6 +321,31 @@ class ChatExampleTests(SynchronousTestCase):
         self.assertEqual(opened.replace(str(port), "1341"), promised("websocket_chat.py"))
         self.assertEqual((printed, server.returncode), ("", 0))
 
+    def test_client_joins_the_room(self) -> None:
+        """Lines are sent, and messages are printed; at the end of the input it leaves."""
+        with (
+            running(self.PATH, _LOCAL) as (_server, _opened, port),
+            self.member(port, "Ada") as ada,
+            subprocess.Popen(
+                [sys.executable, str(self.PATH), f"ws://127.0.0.1:{port}/"],
+                env=_ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as client,
+        ):
+            assert client.stdin is not None
+            assert client.stdout is not None
+            self.assertEqual(client.stdout.readline(), "What is your name?\n")
+            client.stdin.write("Grace\nHello\n")
+            client.stdin.flush()
+            for line in ("* Grace has joined", "Grace: Hello"):
+                self.assertEqual(client.stdout.readline(), f"{line}\n")
+                self.assertEqual(ada.recv(_PATIENCE), line)
+            printed, _ = client.communicate(timeout=_PATIENCE)
+            self.assertEqual(ada.recv(_PATIENCE), "* Grace has left")
+        self.assertEqual((printed, client.returncode), ("", 0))
+
     def test_member_that_does_not_read_is_dropped(self) -> None:
         """The others receive every text, and learn that it left."""
         with (
@@ -347,7 +372,8 @@ class ChatExampleTests(SynchronousTestCase):
         """An invalid string, a port in use and no endpoint give one line and no traceback."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            for words in (("nonsense:1",), (f"tcp:{port}:interface=127.0.0.1",), ()):
+            used = f"tcp:{port}:interface=127.0.0.1"
+            for words in (("nonsense:1",), (used,), (), ("ws://",), ("ws://127.0.0.1:1/",)):
                 refused = run_example("websocket_chat.py", *words)
                 self.assertEqual(refused.returncode, 1, f"{words=}")
                 self.assertRegex(refused.stderr, r"\A(websocket_chat|usage): .+\n\Z", f"{words=}")

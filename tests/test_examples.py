@@ -945,6 +945,28 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         self.assertEqual(rows[1].frames(), [("text", "news")])
 
 
+class GuideToWebSocketClientsTests(SynchronousTestCase):
+    """The programs in docs/websocket-clients.rst, with the service that the page names."""
+
+    def test_clients_print_what_the_service_answers(self) -> None:
+        """Messages, a stream, and a refusal with the lines of the page."""
+        page = (_TOP / "docs" / "websocket-clients.rst").read_text(encoding="utf-8")
+        refusal = page.partition("The program prints::\n\n")[2].partition("\n\n")[0]
+        expected = "Hello\nWorld\n", "b'Hello, World!'\n", textwrap.dedent(refusal) + "\n"
+        programs = programs_in("websocket-clients.rst")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            twistd("twsock-websocket", "--endpoint", "tcp:0:interface=127.0.0.1") as service,
+        ):
+            (port,) = service.wait_for_ports()
+            for program, answer in zip(programs, expected, strict=True):
+                path = Path(folder, "client.py")
+                self.assertIn("127.0.0.1:1338/", program)
+                path.write_text(program.replace(":1338/", f":{port}/"), encoding="utf-8")
+                done = run_program(path)
+                self.assertEqual(done.stdout, answer, done.stderr)
+
+
 class ReadmeTests(SynchronousTestCase):
     """The programs in README.md, at free ports."""
 

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import (
     BrokenError,
+    ClosedError,
     SocketError,
 )
 from twsock.stream.connection import Connection as StreamConnection
@@ -215,6 +216,24 @@ class PlainTests(KernelCase):
         self.assertTrue(self.stream.send())
         self.assertEqual(self.socket.sends, 1)
         self.assertEqual(self.peer.recv(100), b"message 0message 1message 2message 3message 4")
+
+    def test_bytes_that_are_sent_now_keep_their_place(self) -> None:
+        """Behind bytes that were written before; all leave in one piece."""
+        self.assertTrue(self.stream.send_now(b"1"))
+        self.stream.write(b"2")
+        self.assertTrue(self.stream.send_now(b"3"))
+        self.assertEqual((self.peer.recv(100), self.socket.sends), (b"123", 2))
+
+    def test_bytes_that_are_sent_now_wait_for_a_handshake(self) -> None:
+        """As all others."""
+        self.stream.hold()
+        self.assertFalse(self.stream.send_now(b"plaintext"))
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_bytes_that_are_sent_now_are_refused_after_a_close(self) -> None:
+        """With the error of a write."""
+        self.stream.close()
+        self.assertRaises(ClosedError, self.stream.send_now, b"late")
 
     def test_tcp_nodelay_is_on(self) -> None:
         """

@@ -242,7 +242,7 @@ class StreamProtocol(DetachableProtocol):
             return stream.is_open
         return self._hold_back(stream, room, is_answer)
 
-    def _hold_back(self, stream: Connection, room: int, is_answer: bool) -> bool:
+    def _hold_back(self, stream: Connection, room: int, is_answer: bool = False) -> bool:
         """Handle a send of which bytes are left; return as `_flush` does."""
         stream.note_buffered()
         if not stream.is_open or not stream.is_full:

@@ -255,9 +255,13 @@ class WebSocketProtocol(AcceptingProtocol):
         self._write(stream, frame)
 
     def _write(self, stream: Connection, frame: bytes) -> None:
-        stream.write(frame)
-        if not self._is_delivering:
+        if self._is_delivering:
+            stream.write(frame)
+        elif self._is_full:
+            stream.write(frame)
             self._push(stream, len(frame))
+        elif not stream.send_now(frame):  # The common case, with two calls fewer.
+            self._hold_back(stream, stream.room)
 
     def _refuse_to_send(self, stream: Connection) -> typing.NoReturn:
         if self._web_socket.is_opening:

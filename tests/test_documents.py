@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -64,6 +68,16 @@ def resolves(name: str) -> bool:
     return False
 
 
+def mistakes_in(document: Path) -> list[str]:
+    """Return what docutils reports about a document in reStructuredText, from warnings on."""
+    core: Any = importlib.import_module("docutils.core")
+    reported = io.StringIO()
+    settings = {"report_level": 2, "halt_level": 5, "warning_stream": reported}
+    text = document.read_text("utf-8")
+    core.publish_doctree(text, source_path=str(document), settings_overrides=settings)
+    return reported.getvalue().splitlines()
+
+
 class DocumentTests(SynchronousTestCase):
     """README, CONTRIBUTING, docs/ and the news."""
 
@@ -95,3 +109,9 @@ class DocumentTests(SynchronousTestCase):
         """Each module, class and member that a document names in full."""
         missing = [(document, name) for document, name in occurrences(_NAME) if not resolves(name)]
         self.assertEqual(missing, [])
+
+    @skipIf(find_spec("docutils") is None, "docutils is not installed: it is in the extra dev")
+    def test_pages_have_no_mistakes_of_markup(self) -> None:
+        """In docs/, and in the news."""
+        pages = [document for document in DOCUMENTS if document.suffix == ".rst"]
+        self.assertEqual([mistake for page in pages for mistake in mistakes_in(page)], [])

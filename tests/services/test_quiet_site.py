@@ -10,9 +10,20 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web import http
 
 from tests.websocket.pages import Page
 from twsock.services.quiet_site import MAX_BODY, QuietSite
+
+
+class ProtocolTests(SynchronousTestCase):
+    """What a TLS endpoint of Twisted offers for these sites (ALPN)."""
+
+    def test_a_client_that_offers_http_2_gets_http_1_1(self) -> None:
+        """A Site of Twisted takes HTTP/2 if the packages for it are installed."""
+        self.patch(http, "H2_ENABLED", True)
+        site = QuietSite(Page(b"", "text/plain"), Clock())
+        self.assertEqual(site.acceptableProtocols(), [b"http/1.1"])
 
 
 class BodyTests(SynchronousTestCase):

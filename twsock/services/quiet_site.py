@@ -41,6 +41,11 @@ class QuietSite(Site):
         self.protocol: Any = HTTPChannel
 
     @override
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return the names for ALPN: a client that offers HTTP/2 as well gets HTTP/1.1."""
+        return [b"http/1.1"]
+
+    @override
     def log(self, request: Any) -> None:
         """Log no line for each request: a monitor sends one every few seconds."""
 

@@ -34,7 +34,7 @@ _NAME = re.compile(r"(?<![\w/.-])(twsock(?:\.[A-Za-z_]\w*)+)(?![\w*])")
 
 #: Programs that documents tell the reader to write.
 _TO_BE_WRITTEN = {
-    "shout.py", "shout_lines.py", "datagrams.py", "hello.py", "keeps_its_buffer.py"
+    "shout.py", "shout_lines.py", "datagrams.py", "hello.py", "wss.py", "keeps_its_buffer.py"
 }  # fmt: skip
 
 

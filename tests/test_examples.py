@@ -802,8 +802,8 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         self.assertEqual(client.returncode, 1)
 
     def test_each_program_is_run(self) -> None:
-        """There are nine besides the server, each of which has a test here."""
-        self.assertEqual(len(self.others), 9)
+        """There are ten besides the server, each of which has a test here."""
+        self.assertEqual(len(self.others), 10)
 
     def test_handler_that_waits_answers_in_order(self) -> None:
         """The second message is handled after the first."""
@@ -921,6 +921,33 @@ class GuideToWebSocketsTests(SynchronousTestCase):
             check=False,
         )
         self.assertIn("PASSED (successes=3)", done.stdout, done.stderr)
+
+    def test_server_has_tls_from_the_first_byte(self) -> None:
+        """With the commands of the page."""
+        (program,) = [program for program in self.others if "UpgradePolicy.IMPLICIT" in program]
+        self.assertIn('"tcp:1347:', program)
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        folder = Path(made.name)
+
+        def run_twsock(*arguments: str) -> str:
+            return subprocess.run(
+                [sys.executable, "-m", "twsock", *arguments],
+                cwd=folder,
+                env=_ENVIRONMENT,
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=True,
+            ).stdout
+
+        run_twsock("certificates", "init", "certificates")
+        path = folder / "wss.py"
+        path.write_text(program.replace('"tcp:1347:', '"tcp:0:'), encoding="utf-8")
+        with running(path) as (_process, _opened, port):
+            authority = ("--ca", "certificates/authority.pem")
+            shown = run_twsock("echo", f"wss://127.0.0.1:{port}/", "Hello", *authority)
+        self.assertIn('client received the response: "Hello"', shown)
 
     def test_site_serves_pages_and_web_sockets(self) -> None:
         """On one port."""

@@ -225,10 +225,11 @@ class PlainTests(KernelCase):
         self.assertEqual((self.peer.recv(100), self.socket.sends), (b"123", 2))
 
     def test_bytes_that_are_sent_now_wait_for_a_handshake(self) -> None:
-        """As all others."""
+        """As all others do, and take room until then."""
         self.stream.hold()
         self.assertFalse(self.stream.send_now(b"plaintext"))
         self.assertEqual(self.socket.sends, 0)
+        self.assertEqual(self.stream.room, HIGH_WATER - len(b"plaintext"))
 
     def test_bytes_that_are_sent_now_are_refused_after_a_close(self) -> None:
         """With the error of a write."""

@@ -216,24 +216,9 @@ class StreamTransport:
         if self.is_held:
             _join_last(pending)
             return False
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
         self._pending = None
         self.room = self._high_water
-        return self._send_data(pending[0] if len(pending) == 1 else b"".join(pending))
-
-    def send_now(self, data: bytes) -> bool:
-        """
-        Do the same as `write` and `send`, in fewer calls.
-
-        :returns: as `send`.
-        :raises SocketError: as `write`.
-        """
-        if self._pending is None and self.is_open and not self.is_held:
-            return self._send_data(data)
-        self.write(data)
-        return self.send()
-
-    def _send_data(self, data: bytes | bytearray) -> bool:
-        """Send bytes, before which no others wait here; return as `send` does."""
         if self.counters is not None:
             self.sent += len(data)
             self.counters.bytes_sent += len(data)
@@ -290,6 +275,19 @@ class StreamTransport:
             and not descriptor.dataBuffer
             and not descriptor._tempDataLen
         )
+
+    def send_now(self, data: bytes) -> bool:
+        """
+        Do the same as `write` and `send`, in a call less.
+
+        :returns: as `send`.
+        :raises SocketError: as `write`.
+        """
+        if self._pending is None and self.is_open and not self.is_held:
+            self._pending = [data]  # `send` sets `room`.
+        else:
+            self.write(data)
+        return self.send()
 
     def send_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """

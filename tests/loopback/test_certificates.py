@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import socket
 import ssl
@@ -331,13 +332,20 @@ class Witness:
         self.shown: list[bytes] = []
         self._prelude = prelude
         self._greeting = greeting
-        context = self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        issued.configure_cert(context)
+        self._issued = issued
+        self._setup = setup
+
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        # Made at the first handshake, since most clients of some tests begin none.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._issued.configure_cert(context)
         authority = AUTHORITY.certificate.get_certificate_blob()
         context.load_verify_locations(cadata=authority)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.sni_callback = self._note_name
-        setup(context)
+        self._setup(context)
+        return context
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one client, to its end."""

@@ -140,9 +140,9 @@ class Module:
     is_package: bool
 
     @cached_property
-    def tree(self) -> ast.Module:
-        """Its syntax tree."""
-        return ast.parse(self.source)
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of its syntax tree."""
+        return list(ast.walk(ast.parse(self.source)))
 
     @cached_property
     def lines(self) -> int:
@@ -154,14 +154,14 @@ class Module:
         """Each name bound by ``from module import name``, anywhere in it → that module and name."""
         return {
             alias.asname or alias.name: (node.module, alias.name)
-            for node in ast.walk(self.tree)
+            for node in self.nodes
             if isinstance(node, ast.ImportFrom) and node.module
             for alias in node.names
         }
 
     def imports(self) -> Iterator[tuple[str, str | None]]:
         """Each module that it imports, with the name taken from it; None for the module itself."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from ((alias.name, None) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -169,7 +169,7 @@ class Module:
 
     def functions(self) -> Iterator[tuple[str, int]]:
         """Each function and how many lines it has."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, _Function) and node.end_lineno is not None:
                 yield node.name, node.end_lineno - node.lineno + 1
 
@@ -293,7 +293,10 @@ def _in_order(measured: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 @contextmanager
 def _compiled_modules() -> Iterator[None]:
-    """Make child processes store compiled modules in a temporary folder."""
+    """Make child processes store compiled modules, if need be in a temporary folder."""
+    if not sys.dont_write_bytecode:
+        yield
+        return
     with tempfile.TemporaryDirectory() as folder:
         before = dict(os.environ)
         os.environ["PYTHONPYCACHEPREFIX"] = folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,9 +11,23 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.processes import Program
 from benchmarks.rounds import Benchmark, run
+from tests import THOROUGH
 
-__all__ = ["assert_refused", "run_small"]
+__all__ = ["assert_refused", "run_small", "some_of"]
+
+
+def some_of(programs: Sequence[Program]) -> list[str]:
+    """
+    Return the keys of the programs that are installed.
+
+    In the daily profile a module with several programs, which differ in their arguments, has only
+    the first.
+    """
+    found = [program for program in programs if program.why_not() is None]
+    firsts = {program.module: program for program in reversed(found)}
+    return [each.key for each in found if THOROUGH or each is firsts[each.module]]
 
 
 def run_small(case: SynchronousTestCase, benchmark: Benchmark, *options: str) -> dict[str, Any]:

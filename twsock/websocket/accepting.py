@@ -80,7 +80,7 @@ class AcceptingProtocol(StreamProtocol):
         Answer a request that another parser has read; the connection was just made.
 
         :param acceptance: the judgement of the rules.
-        :param received: the bytes that arrived behind the request.
+        :param received: the bytes that arrived after the request.
         :param answered: is called once, with the status of the response; with None if the
             connection ends without a response.
         """
@@ -113,7 +113,7 @@ class AcceptingProtocol(StreamProtocol):
         """
         Begin with messages: the request is accepted.
 
-        :param received: the bytes that arrived behind the request.
+        :param received: the bytes that arrived after the request.
         """
         raise NotImplementedError
 

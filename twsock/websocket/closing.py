@@ -23,7 +23,7 @@ A WebSocket ends in two layers. Each side sends one close frame, its last frame.
 ends the TCP connection, and the client waits for that end. The side that ends TCP first keeps the
 state TIME_WAIT, which can keep a client from using its port again (section 7.1.1).
 
-Why exactly one close frame: a frame behind a close frame breaks the protocol. Browsers then report
+Why exactly one close frame: a frame after a close frame breaks the protocol. Browsers then report
 the code 1006, as if the connection had been lost.
 
 Why a violation does not wait for the peer's close frame: nothing that follows a violation can be

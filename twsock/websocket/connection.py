@@ -362,7 +362,7 @@ class WebSocket:
             return False  # A handler still runs. The peer can send no pong, so the silence counts.
         if not stream.is_reading:
             return not stream.has_hung_up
-        # If fewer bytes are unsent, the peer reads, and has not reached the ping behind them.
+        # If fewer bytes are unsent, the peer reads, and has not reached the ping after them.
         return stream.has_unread_input or self._unsent < before
 
     def _stop_pings(self) -> None:

@@ -328,7 +328,7 @@ class Inflater:
         Decompress a message.
 
         :param data: the whole payload of the message.
-        :param limit: the largest result, in bytes. Decompression stops one byte behind it.
+        :param limit: the largest result, in bytes. Decompression stops one byte after it.
         :raises WebSocketViolation: 1009 when the result is larger; 1007 when the data is malformed
             or incomplete. After an error, make no further call.
         """
@@ -367,8 +367,8 @@ class Inflater:
         """
         Make a decompressor that knows the end of one message.
 
-        A peer that has ended its stream begins anew, or refers to its last message. A reference to
-        an earlier message is malformed.
+        A peer that has ended its stream begins a new one, or refers to its last message. A
+        reference to an earlier message is malformed.
         """
         if not (self._keeps_context and history):
             return zlib.decompressobj(wbits=-self._window_bits)

@@ -4,7 +4,7 @@ HTTP of the opening handshake, parsed by h11: bytes ↔ **requests, responses** 
 On a server, `twsock.websocket.accepting` feeds a `ServerHttp` until the head of the request is
 complete, and `twsock.websocket.handshake` judges the request. On a client, a `ClientHttp` does the
 same with the response, for `twsock.websocket.client_handshake`. Each holds the bytes of one head,
-at most 16 KiB, and the bytes behind it that came with the same read. No I/O. The format is that of
+at most 16 KiB, and the bytes after it that came with the same read. No I/O. The format is that of
 :rfc:`9112`.
 
 h11 accepts a line that ends with LF alone, and a field that continues on a second line. Proxies and

@@ -95,7 +95,7 @@ class KeepAlive:
         if self.has_received or ignores_silence:
             self.has_received = False
             if self._end_at is not None:
-                # Until now the silence meant nothing, so the wait begins anew.
+                # Until now the silence meant nothing, so the wait starts again.
                 self._end_at = now + (self._timeout or 0) if ignores_silence else None
         if self._end_at is not None and now >= self._end_at:
             self._end_at = None

@@ -3,7 +3,7 @@ Messages of a WebSocket (:rfc:`6455`, sections 5 and 8.1): frames ↔ **messages
 
 `twsock.websocket.protocol` feeds and pulls the decoder, and encodes its messages;
 `twsock.websocket.connection` encodes control frames. Messages are pulled: a message in front of a
-close frame or of a violation is delivered and answered first, also if one read brought both. The
+close frame or of a violation is delivered and answered first, even if one read brought both. The
 decoder holds the bytes that were not pulled, and at most one incomplete message within the limit.
 
 Most messages are one small frame. The loop of `MessageDecoder.messages` decodes them itself; other

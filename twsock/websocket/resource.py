@@ -81,7 +81,7 @@ class WebSocketResource(Resource):
         site = channel.factory
         received = take_over_channel(channel, protocol)
         protocol.makeConnection(transport)
-        transport.resumeProducing()  # The Site may have paused it behind the request.
+        transport.resumeProducing()  # The Site may have paused it after the request.
         protocol.take_request(judged, received, lambda status: _finish(request, site, status))
         return NOT_DONE_YET
 

@@ -174,7 +174,7 @@ class WebSocketConnection(ReportsEnds):
         """
         Prepare for messages: the handshake is done.
 
-        :param leftover: the bytes that were received behind the handshake.
+        :param leftover: the bytes that were received after the handshake.
         """
         self._decoder = decoder
         decoder.feed(leftover)
@@ -382,7 +382,7 @@ class WebSocketConnection(ReportsEnds):
         frames = self._frames
         was_held, frames.is_held = frames.is_held, True
         if decoder is None or web_socket is None:
-            self._handshake_received(data)  # And messages behind it.
+            self._handshake_received(data)  # And messages after it.
         else:
             web_socket.has_received = True
             if len(data) >= FULL_READ:

@@ -66,7 +66,7 @@ class ServerWebSocketInformation(StreamSocketInformation):
 
     @property
     def request(self) -> Request | None:
-        """The request of the client, for its target and header fields; made anew at each access."""
+        """The request of the client, for its target and header fields; each access makes a copy."""
         return None if self._request is None else Request.from_json(self._request)
 
     # Called by the socket.

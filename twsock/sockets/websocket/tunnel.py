@@ -105,5 +105,5 @@ class Tunnel:
             raise refused(response, is_from_proxy=True)
         if http.leftover:
             # No server sends before its client. These bytes could be taken for its TLS handshake.
-            raise RemoteProtocolError("bytes arrived behind the response of the proxy")
+            raise RemoteProtocolError("bytes arrived after the response of the proxy")
         return True

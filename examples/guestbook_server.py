@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater, react
 
-from twsock import RemoteProtocolError
+from twsock import RemoteProtocolError, SocketError
 from twsock.protocols import FrameProtocol, StreamServerFactory
 
 
@@ -49,12 +49,17 @@ async def look_up(clock: Any, name: str) -> None:
 async def main(reactor: Any, endpoint: str) -> None:
     """Serve until Ctrl-C."""
     factory = StreamServerFactory(reactor, GuestBook, max_connections=100, idle_timeout=60)
-    port = await factory.listen(serverFromString(reactor, endpoint))
-    host: Any = port.getHost()
-    print(f"guest book is open on {host.host}:{host.port}", flush=True)
+    try:
+        port: Any = await factory.listen(serverFromString(reactor, endpoint))
+    except Exception as error:  # noqa: BLE001 - printed for the user
+        reason = SocketError.from_exception(error).summary
+        sys.exit(f"guestbook_server: cannot listen on {endpoint}: {reason}")
+    host = port.getHost()
+    place = f"{host.host}:{host.port}" if hasattr(host, "host") else endpoint
+    print(f"guest book is open on {place}", flush=True)
 
     async def close() -> None:
-        await port.stopListening()  # type: ignore[misc]
+        await port.stopListening()
         await factory.drain(timeout=5)
 
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(close()))

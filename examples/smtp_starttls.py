@@ -88,7 +88,9 @@ async def main(reactor: Any, endpoint: str, folder: str) -> None:
         port: Any = await factory.listen(serverFromString(reactor, endpoint))
     except Exception as error:  # noqa: BLE001 - printed for the user
         sys.exit(f"smtp_starttls: {SocketError.from_exception(error).summary}")
-    print(f"listening on {port.getHost().host}:{port.getHost().port}", flush=True)
+    host = port.getHost()
+    place = f"{host.host}:{host.port}" if hasattr(host, "host") else endpoint
+    print(f"listening on {place}", flush=True)
 
     async def close() -> None:
         await port.stopListening()

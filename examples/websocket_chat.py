@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.stdio import StandardIO
@@ -74,9 +75,14 @@ async def serve(reactor: Any, endpoint: str) -> None:
     try:
         port: Any = await factory.listen(serverFromString(reactor, endpoint))
     except Exception as error:  # noqa: BLE001 - printed for the user
-        sys.exit(f"websocket_chat: {SocketError.from_exception(error).summary}")
-    host = port.getHost()
-    print(f"the chat room is open at ws://{host.host}:{host.port}", flush=True)
+        reason = SocketError.from_exception(error).summary
+        sys.exit(f"websocket_chat: cannot listen on {endpoint}: {reason}")
+    address = port.getHost()
+    place = endpoint
+    if not isinstance(address, UNIXAddress):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        place = f"ws://{host}:{address.port}"
+    print(f"the chat room is open at {place}", flush=True)
 
     async def close() -> None:
         await port.stopListening()

@@ -108,7 +108,8 @@ const converse = async (url) => {
     seen.closedByServer.push(await other.closed);
   }
   socket.send(new Uint8Array(MIB + 1));
-  seen.tooLarge = await socket.closed;
+  // Not whether it is clean: the server may end TCP before it has the close frame of the page.
+  seen.tooLarge = (await socket.closed).slice(0, 2);
   const foreign = await open(url.replace("127.0.0.1", "localhost")).catch(String);
   seen.foreignOrigin = foreign.split(" ").slice(-2).join(" ");
   return seen;
@@ -152,7 +153,7 @@ _SEEN: Final = {
     "burst": 5000,
     "closedByPage": [[1005, "", True], [1000, "", True], [3000, "", True], [4999, _BY_PAGE, True]],
     "closedByServer": [[code, _BY_SERVER, True] for code in _CODES],
-    "tooLarge": [1009, "compressed message above 1048576 bytes", True],
+    "tooLarge": [1009, "compressed message above 1048576 bytes"],
     "foreignOrigin": "closed: 1006",
 }
 

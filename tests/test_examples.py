@@ -172,6 +172,31 @@ class ExamplesTests(SynchronousTestCase):
         self.assertIn("ConnectionRefused (12)", client.stderr)
         self.assertNotIn("Traceback", client.stderr)
 
+    def test_the_servers_of_endpoints_listen_on_unix_sockets(self) -> None:
+        """The first line has the endpoint; Ctrl-C removes the socket."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, *words in (
+                ("guestbook_server.py",),
+                ("smtp_starttls.py", f"{folder}/certificates"),
+                ("websocket_chat.py",),
+            ):
+                endpoint = f"unix:{folder}/socket1"
+                with running(EXAMPLES / name, endpoint, *words) as (server, opened, _port):
+                    self.assertTrue(opened.endswith(f" {endpoint}\n"), opened)
+                    server.send_signal(signal.SIGINT)
+                    printed, _ = server.communicate()
+                self.assertEqual((printed, server.returncode), ("", 0), name)
+                self.assertFalse(Path(folder, "socket1").exists(), name)
+
+    def test_the_server_names_an_unusable_endpoint_in_one_line(self) -> None:
+        """An invalid string, and a port in use."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for endpoint in ("nonsense:1", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"):
+                refused = run_example("guestbook_server.py", endpoint)
+                self.assertEqual(refused.returncode, 1, endpoint)
+                expected = f"guestbook_server: cannot listen on {re.escape(endpoint)}: .+"
+                self.assertRegex(refused.stderr, rf"\A{expected}\n\Z")
+
     def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
         """The lines of both sides appear in the order of the events."""
         page = run_example("echo_page.py")

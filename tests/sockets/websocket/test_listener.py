@@ -249,6 +249,7 @@ class LimitTests(SynchronousTestCase):
         cases: list[dict[str, Any]] = [
             {"max_message_size": -1}, {"max_unsent": 0}, {"request_timeout": 0},
             {"ping_interval": 0}, {"max_fragments": 0}, {"close_timeout": -1},
+            {"receive_mode": 2},
         ]  # fmt: skip
         for options in cases:
             with self.assertRaises(ValueError, msg=options):

@@ -9,8 +9,15 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.accepted import KEY, Accepted, close, text
-from twsock import BrokenError, BusyError, SocketMessageType, WebSocketClosedError
-from twsock.websocket.frames import Opcode
+from twsock import (
+    BrokenError,
+    BusyError,
+    LocalProtocolError,
+    MessageWebSocketReceiveMode,
+    SocketMessageType,
+    WebSocketClosedError,
+)
+from twsock.websocket.frames import Opcode, encode_frame
 
 
 async def echo(_listener: object, args: Any) -> None:
@@ -94,6 +101,32 @@ class ServerMessageWebSocketTests(SynchronousTestCase):
         one.open(text("a"))
         one.receive(text("b"))
         self.assertEqual(got, ["a", "b"])
+
+    def test_pieces_go_to_handlers(self) -> None:
+        """With ``PARTIAL_MESSAGE``: as they arrive, within the limit of a whole message."""
+        pieces: list[tuple[object, bool]] = []
+
+        def serve(_listener: object, args: Any) -> None:
+            args.socket.message_received.add(
+                lambda _, piece: pieces.append((piece.data, piece.is_message_complete))
+            )
+
+        mode = MessageWebSocketReceiveMode.PARTIAL_MESSAGE
+        one = Accepted(serve, receive_mode=mode, max_message_size=3)
+        one.open()
+        one.receive(encode_frame(Opcode.TEXT, b"a", is_final=False, key=KEY))
+        one.receive(encode_frame(Opcode.CONTINUATION, b"bc", key=KEY))
+        self.assertEqual(pieces, [(b"a", False), (b"bc", True)])
+        self.failureResultOf(one.socket.receive(), LocalProtocolError)
+        one.receive(encode_frame(Opcode.BINARY, b"abc", is_final=False, key=KEY))
+        one.receive(encode_frame(Opcode.CONTINUATION, b"d", key=KEY))
+        ((opcode, payload),) = one.frames()
+        self.assertEqual((opcode, payload[:2]), (Opcode.CLOSE, b"\x03\xf1"))
+
+    def test_pieces_cannot_be_received_without_handlers(self) -> None:
+        """A receive fails at once, and does not wait."""
+        one = Accepted(receive_mode=MessageWebSocketReceiveMode.PARTIAL_MESSAGE)
+        self.failureResultOf(one.open().receive(), LocalProtocolError)
 
     def test_messages_that_nobody_receives_stop_the_reading(self) -> None:
         """One message is held; the rest waits at the client."""

@@ -50,6 +50,7 @@ class ServerConnections:
     :ivar judge: called with each request that the rules have accepted; returns what
         ``WebSocketProtocol.accept`` returns.
     :ivar max_message_size: largest message accepted, in bytes.
+    :ivar is_partial: whether messages are delivered in pieces.
     :ivar ping_schedule: wakes the connections for their pings; None without pings.
     :ivar buffer_limit: counts the bytes that the connections hold; None for no limit.
     """
@@ -57,6 +58,7 @@ class ServerConnections:
     settings: WebSocketSettings
     judge: Callable[[Request], Judgement]
     max_message_size: int
+    is_partial: bool
     ping_schedule: PingSchedule | None
     buffer_limit: BufferLimit | None
 
@@ -66,7 +68,6 @@ class ServerProtocol(WebSocketConnection):
     The connection of one server's WebSocket.
 
     :param shared: the settings of the listener.
-    :param is_partial: whether messages are delivered in pieces.
 
     The other parameters are those of `WebSocketConnection`.
     """
@@ -86,11 +87,9 @@ class ServerProtocol(WebSocketConnection):
         events: WebSocketEvents,
         close_timeout: float,
         shared: ServerConnections,
-        is_partial: bool,
     ) -> None:
         super().__init__(clock, receiver, output, events, close_timeout)
         self._shared = shared
-        self._is_partial = is_partial
 
     @override
     def _make_stream(self, limit: BufferLimit | None) -> Connection:
@@ -189,7 +188,7 @@ class ServerProtocol(WebSocketConnection):
             max_message_size=shared.max_message_size,
             max_fragments=settings.max_fragments,
             inflater=None if compression is None else compression.inflater(is_server=True),
-            is_partial=self._is_partial,
+            is_partial=shared.is_partial,
         )
         encoder = MessageEncoder(
             is_server=True,

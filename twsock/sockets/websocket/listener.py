@@ -24,6 +24,7 @@ from twsock.sockets.event import Event
 from twsock.sockets.stream.handlers import RunningHandlers
 from twsock.sockets.stream.listening import AcceptingFactory, SocketListener
 from twsock.sockets.websocket.accepting import ServerConnections, ServerProtocol
+from twsock.sockets.websocket.message import MessageWebSocketReceiveMode
 from twsock.sockets.websocket.server import (
     ServerMessageWebSocket,
     ServerStreamWebSocket,
@@ -127,6 +128,8 @@ class WebSocketListener(SocketListener[Any]):
     :param max_unsent: how many bytes each WebSocket may queue; further messages fail with
         `BusyError`. 1 or more.
     :param is_stream: whether to make WebSockets of byte streams.
+    :param receive_mode: with ``PARTIAL_MESSAGE``, handlers of ``message_received`` get pieces of
+        messages as they arrive, and ``receive`` fails. A byte stream gets pieces in both modes.
     :param request_timeout: seconds until the request is answered, from the start of the connection
         or the end of its TLS handshake; then the connection is aborted. Above 0.
     :raises ValueError: when a number is out of bounds, or a name is malformed.
@@ -153,6 +156,7 @@ class WebSocketListener(SocketListener[Any]):
         request_timeout: float = DEFAULT_WEBSOCKET_TIMEOUT,
         max_unsent: int = LEAST_MAX_UNSENT,
         is_stream: bool = False,
+        receive_mode: MessageWebSocketReceiveMode = MessageWebSocketReceiveMode.FULL_MESSAGE,
         max_connections: int | None = None,
         max_connections_per_address: int | None = None,
         max_buffered: int = DEFAULT_MAX_BUFFERED,
@@ -189,6 +193,7 @@ class WebSocketListener(SocketListener[Any]):
             settings,
             judge or _accept_all,
             max_message_size,
+            is_stream or _delivers_pieces(receive_mode),
             None if ping_interval is None else PingSchedule(reactor, ping_interval),
             self._connections.buffer_limit,
         )
@@ -231,6 +236,16 @@ class WebSocketListener(SocketListener[Any]):
         securing = made.secure_as_server(self._tls, self._handshake_timeout)
         # A failed handshake was logged already.
         securing.addCallbacks(lambda _: made.start_handshake(), forget_frames)
+
+
+def _delivers_pieces(receive_mode: MessageWebSocketReceiveMode) -> bool:
+    """
+    Return whether the mode is that of pieces.
+
+    :raises ValueError: when it is no mode.
+    """
+    mode = MessageWebSocketReceiveMode(receive_mode)
+    return mode is MessageWebSocketReceiveMode.PARTIAL_MESSAGE
 
 
 def _accept_all(_request: Request) -> None:

@@ -133,7 +133,6 @@ class ServerWebSocket(AwaitableWebSocket):
             self,
             self._close_timeout,
             shared,
-            isinstance(self._receiver, WebSocketStreamReceiver),
         )
 
     def apply(self, control: StreamSocketListenerControl) -> None:
@@ -216,6 +215,11 @@ class ServerMessageWebSocket(MessageCalls, ServerWebSocket):
         ] = Event("message_received")
         self._receiver = WebSocketMessageReceiver(reactor, self.message_received)
         self.output_stream = WebSocketOutputStream(reactor, choose_by(self.control))
+
+    @override
+    def build_protocol(self, shared: ServerConnections, max_unsent: int) -> ServerProtocol:
+        self._is_partial = shared.is_partial
+        return super().build_protocol(shared, max_unsent)
 
     @override
     def drain(self) -> None:

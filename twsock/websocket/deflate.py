@@ -333,7 +333,11 @@ class Inflater:
             or incomplete. After an error, make no further call.
         """
         if not data:
-            raise _malformed()
+            if not self._keeps_context:
+                raise _malformed()
+            # An empty message has one byte (section 7.2.3.6). That of Mojolicious has none: zlib
+            # makes no block if nothing is new since the last one.
+            return b""
         decompressor = self._decompressor or self._new_decompressor()
         try:
             found, behind = _decompress(decompressor, data, limit)

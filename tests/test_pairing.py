@@ -23,6 +23,7 @@ UNPAIRED_TESTS = {
     "tests/test_main.py": "twsock/__main__.py",
     "tests/websocket/test_websockets_handshake.py": "the handshake with `websockets`",
     "tests/sockets/websocket/test_any_conversation.py": "calls and events in any order",
+    "tests/sockets/websocket/test_bounds.py": "the memory that servers of WebSockets take",
     "tests/sockets/websocket/test_defaults.py": "the defaults of all kinds of WebSockets",
     "tests/stream/test_every_end.py": "each event in each state of twsock/stream/closing.py",
     "tests/stream/test_synchronous_conversations.py": "protocols on transports in memory",

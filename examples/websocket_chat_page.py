@@ -15,7 +15,7 @@ The messages between the page and the server:
 - the first text of a page is a name, and each later one goes to all members;
 - the server sends JSON: ``{"joined": name}``, ``{"from": name, "text": text}``, ``{"left": name}``.
 
-If a member does not read, its messages are queued, at most ``max_unsent`` bytes of them. Then the
+If a member does not read, its messages are queued, at most ``MAX_UNSENT`` bytes of them. Then the
 member is dropped, and the others learn that it left.
 """
 
@@ -35,6 +35,7 @@ from twsock import SocketError
 from twsock.protocols import WebSocketFactory, WebSocketProtocol, WebSocketResource, broadcast
 
 SUBPROTOCOL = "chat.example"  # a name for the messages above: other clients are refused
+MAX_UNSENT = 256 * 1024  # bytes that are queued for a member that does not read
 NAME_IS_REFUSED = 4000  # a close code of this application; 4000 to 4999 are for private use
 
 PAGE = """\
@@ -153,15 +154,20 @@ class Page(Resource):
         return self.body
 
 
-async def main(reactor: Any, port: str = "8080") -> None:
-    """Serve until Ctrl-C."""
-    room = WebSocketFactory(
+def make_room(reactor: Any) -> WebSocketFactory:
+    """Return the server of the members."""
+    return WebSocketFactory(
         reactor,
         Member,
         subprotocols=[SUBPROTOCOL],
         max_connections=1000,
-        max_unsent=256 * 1024,
+        max_unsent=MAX_UNSENT,
     )
+
+
+async def main(reactor: Any, port: str = "8080") -> None:
+    """Serve until Ctrl-C."""
+    room = make_room(reactor)
     root = Resource()
     root.putChild(b"", Page("text/html", PAGE))
     root.putChild(b"chat.js", Page("text/javascript", SCRIPT))

@@ -471,6 +471,25 @@ class ChatPageExampleTests(SynchronousTestCase):
             ada.send("x" * 1001)
             self.assertEqual(self.close_code(ada), 1009)
 
+    def test_member_that_does_not_read_is_dropped(self) -> None:
+        """What is queued for it is bounded; the others learn that it left."""
+        defined = runpy.run_path(str(EXAMPLES / self.NAME))
+        clock = Clock()
+        factory = defined["make_room"](clock)
+        ada, slow = (Connected(defined["Member"], clock=clock, factory=factory) for _ in range(2))
+        for row, name in ((ada, "Ada"), (slow, "Slow")):
+            row.receive(REQUEST + b"Sec-WebSocket-Protocol: chat.example\r\n" + END + text(name))
+            row.sent()
+        slow.transport.producer.pauseProducing()
+        received = 0
+        while not slow.is_aborted:
+            self.assertLess(received, defined["MAX_UNSENT"])
+            ada.receive(text("x" * 1000))
+            received += 1000
+            ada.sent()
+        slow.lose(ConnectionAborted())
+        self.assertEqual(ada.frames(), [("text", '{"left": "Slow"}')])
+
     def test_unusable_port_is_refused_in_one_line(self) -> None:
         """A port in use, one that is no number, and one above 65,535 give one line."""
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -130,10 +130,10 @@ class BoundsTests(SynchronousTestCase):
     def test_idle_connection_takes_few_objects(self) -> None:
         """KiB for each connection after its handshake, without the objects of Twisted."""
         for kind, settings, most in (
-            (OfProtocol, None, 1.6),
-            (OfProtocol, DeflateSettings(), 1.8),
-            (OfListener, None, 4.5),
-            (OfListener, DeflateSettings(), 4.7),
+            (OfProtocol, None, 2.0),
+            (OfProtocol, DeflateSettings(), 2.2),
+            (OfListener, None, 5.5),
+            (OfListener, DeflateSettings(), 5.7),
         ):
             make: Any = kind
             first = make(settings)

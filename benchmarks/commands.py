@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "framing": "what it costs to decode frames, for each byte",
     "websocket": "what an echoed WebSocket message costs a server",
     "websocket-idle": "how much memory an idle WebSocket needs",
+    "broadcast": "what each receiver of a broadcast to WebSockets costs a server",
     "websocket-core": "what it costs to decode and to encode a WebSocket message",
     "values": "what it costs to read and to write a record of four values",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",

@@ -15,6 +15,8 @@ from benchmarks.processes import Program
 
 __all__ = [
     "BARE_TLS",
+    "BROADCASTERS",
+    "BROADCAST_REFERENCES",
     "DATAGRAM_SERVERS",
     "FLUSH_WAYS",
     "FRAMINGS",
@@ -233,5 +235,26 @@ WEBSOCKET_SERVERS: Final = (
 #: The servers of WebSockets that ratios refer to.
 WEBSOCKET_REFERENCES: Final = ("websockets", "picows-uvloop")
 
+#: The one of `BROADCASTERS` that sends equal bytes to all, and compresses nothing.
+_SENDS: Final = "sends"
+
 #: Keys of the servers of WebSockets that compress nothing.
-WITHOUT_DEFLATE: Final = frozenset({"picows-uvloop", "twisted"})
+WITHOUT_DEFLATE: Final = frozenset({"picows-uvloop", "twisted", _SENDS})
+
+#: Servers that send one message to many WebSockets.
+BROADCASTERS: Final = (
+    Program("twsock", "twsock broadcast", "twsock_broadcast"),
+    Program("twsock-lean", "twsock broadcast, --reactor=twsock", "twsock_broadcast", (_LEAN,)),
+    Program(_SENDS, "a loop around socket.send", "twsock_broadcast", ("--sends",)),
+    _peer("asyncio_websockets", "broadcast", "websockets on asyncio", "websockets"),
+    Program(
+        "broadcast-uvloop",
+        "websockets on uvloop",
+        "asyncio_websockets",
+        ("broadcast", _UVLOOP),
+        packages=("websockets", "uvloop"),
+    ),
+)
+
+#: The servers that ratios of broadcasts refer to.
+BROADCAST_REFERENCES: Final = ("broadcast", _SENDS)

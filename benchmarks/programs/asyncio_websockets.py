@@ -1,7 +1,8 @@
 """
 Echoes WebSocket messages on asyncio, or with ``--uvloop`` on uvloop.
 
-By ``websockets``, aiohttp or picows, with the defaults of each; picows has no compression.
+By ``websockets``, aiohttp or picows, with the defaults of each; picows has no compression. With
+``broadcast``, ``websockets`` sends each message to all connections that have sent none.
 """
 
 from __future__ import annotations
@@ -30,6 +31,27 @@ async def _serve_websockets() -> Any:
             pass
 
     server = await serve(echo, _HOST, 0, backlog=_BACKLOG)
+    return server.sockets[0]
+
+
+async def _serve_broadcast() -> Any:
+    from websockets.asyncio.server import ServerConnection, broadcast, serve
+    from websockets.exceptions import ConnectionClosed
+
+    receivers: set[ServerConnection] = set()
+
+    async def listen(connection: ServerConnection) -> None:
+        receivers.add(connection)
+        try:
+            async for message in connection:
+                receivers.discard(connection)
+                broadcast(receivers, message)
+        except ConnectionClosed:
+            pass
+        finally:
+            receivers.discard(connection)
+
+    server = await serve(listen, _HOST, 0, backlog=_BACKLOG)
     return server.sockets[0]
 
 
@@ -75,6 +97,7 @@ async def _serve_picows() -> Any:
 
 _SERVERS: Final[dict[str, Callable[[], Awaitable[Any]]]] = {
     "websockets": _serve_websockets,
+    "broadcast": _serve_broadcast,
     "aiohttp": _serve_aiohttp,
     "picows": _serve_picows,
 }

@@ -6,10 +6,8 @@ The certificates are of an authority that exists as long as the tests run.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import io
-import json
 import os
 import signal
 import socket
@@ -20,7 +18,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, cast
 
 import trustme
@@ -31,13 +28,14 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.forking import ROOT
+from tests.forking import Run as ForkedRun
 from twsock.cli.arguments import EchoArguments
 from twsock.cli.output import CommandError, Output
 from twsock.cli.stream import echo
 from twsock.cli.texts import ListedTexts, Texts
 from twsock.tls import ClientOptions
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for one child process, many times what the slowest takes.
 PATIENCE = 60.0
 
@@ -239,35 +237,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "twsock", *words]
 
 
-class Preloaded:
-    """The process that forks for each run; it ends when this one does."""
-
-    _only: Preloaded | None = None
-
-    def __init__(self) -> None:
-        self.control, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.cli.preloaded", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                cwd=ROOT,
-                env=environment(),
-            )
-        atexit.register(self._end)
-
-    @classmethod
-    def get(cls) -> Preloaded:
-        """Return the one of this process."""
-        if cls._only is None:
-            cls._only = cls()
-        return cls._only
-
-    def _end(self) -> None:
-        self.control.close()
-        self._process.wait(PATIENCE)
-
-
-class Run:
+class Run(ForkedRun):
     """
     The command in a process of its own, forked from one that has imported it.
 
@@ -278,27 +248,8 @@ class Run:
     stdin: IO[bytes]
 
     def __init__(self, words: Sequence[str], streams: Sequence[int], **variables: str) -> None:
-        self.returncode: int | None = None
-        ours, theirs = socket.socketpair()
-        with theirs:
-            request = {"words": words, "environment": {**environment(), **variables}}
-            message = json.dumps(request).encode()
-            socket.send_fds(Preloaded.get().control, [message], [*streams, theirs.fileno()])
-        ours.settimeout(PATIENCE)
-        self._reply = ours.makefile("rb")
-        ours.close()
-        self.pid = int(self._reply.readline())
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)
-
-    def wait(self) -> int:
-        """Wait for the end; return the exit status, negative for a signal."""
-        if self.returncode is None:
-            self.returncode = int(self._reply.readline())
-            self._reply.close()
-        return self.returncode
+        request = {"words": words}
+        super().__init__("tests.cli.preloaded", request, {**environment(), **variables}, streams)
 
 
 @contextlib.contextmanager

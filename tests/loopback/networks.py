@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TypeVar
 from unittest import SkipTest
 
+from tests.forking import ROOT, Run
+
 __all__ = [
     "Child",
     "Host",
@@ -32,10 +34,8 @@ __all__ = [
     "netem_skip_reason",
     "of_link",
     "skip_reason",
+    "start_program",
 ]
-
-#: The checkout; a child finds the package there even if it is not installed.
-_TOP = Path(__file__).parents[2]
 
 #: Seconds after which a child or a command that should have ended is killed, and its test fails.
 PATIENCE = 120
@@ -60,16 +60,8 @@ class Child:
     :ivar printed: the output read so far.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            cwd=_TOP,
-            env={**os.environ, "PYTHONPATH": str(_TOP), "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(self, process: subprocess.Popen[str] | _Forked) -> None:
+        self.process = process
         self.printed = ""
         # A process that hangs fails its test, with its output.
         self._patience = threading.Timer(PATIENCE, self.process.kill)
@@ -100,7 +92,7 @@ class Child:
     def wait(self) -> int:
         """Read the rest of the output, and wait for the end; return ``Popen.returncode``."""
         self.printed += self.process.communicate(timeout=PATIENCE)[0]
-        return self.process.returncode
+        return self.process.wait()
 
     def end(self) -> None:
         """Kill the process if it runs, and close its pipes."""
@@ -112,6 +104,53 @@ class Child:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self.process.wait()
+
+
+def start_program(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a process for a `Child`."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+class _Forked(Run):
+    """A Python program on a host, forked from a process that has imported the package."""
+
+    def __init__(self, namespace: str, source: str, arguments: Sequence[str]) -> None:
+        request = {"namespace": namespace, "source": source, "arguments": arguments}
+        (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
+        try:
+            streams = [theirs_in, theirs_out, theirs_out]
+            super().__init__("tests.loopback.preloaded", request, _environment(), streams)
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+            self.stdin = os.fdopen(ours_in, "w", encoding="utf-8")
+            self.stdout = os.fdopen(ours_out, encoding="utf-8")
+
+    def kill(self) -> None:
+        """Kill the program if it runs."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float) -> tuple[str, None]:
+        """Read the rest of the output, and wait for the end; `Child` limits the time."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        rest = self.stdout.read()
+        self.wait()
+        return rest, None
 
 
 class Host:
@@ -142,26 +181,23 @@ class Host:
 
     def start(self, *arguments: str) -> Child:
         """Start a program on this host; it ends with the host at the latest."""
-        child = Child(self.command(*arguments))
+        return self._keep(Child(start_program(self.command(*arguments))))
+
+    def _keep(self, child: Child) -> Child:
         self._children.append(child)
         return child
 
     def start_python(self, source: str, *arguments: str) -> Child:
         """Start a Python program on this host from its text; it can import the package."""
-        return self.start(sys.executable, "-c", source, *arguments)
+        return self._keep(Child(_Forked(self.namespace, source, arguments)))
 
     def run(self, *arguments: str) -> str:
         """Run a program on this host to its end; return its output."""
-        child = self.start(*arguments)
-        status = child.wait()
-        child.end()
-        if status != 0:
-            raise AssertionError(f"{arguments[0]} ended with {status}:\n{child.printed}")
-        return child.printed
+        return _printed_by(self.start(*arguments), arguments[0])
 
     def run_python(self, source: str, *arguments: str) -> str:
         """Run a Python program on this host from its text; return its output."""
-        return self.run(sys.executable, "-c", source, *arguments)
+        return _printed_by(self.start_python(source, *arguments), "the program")
 
     def ip(self, *arguments: str) -> str:
         """Run ``ip`` on this host; return its output."""
@@ -212,6 +248,15 @@ class Host:
                     os.kill(int(number), signal.SIGKILL)
             if time.monotonic() > deadline:
                 raise AssertionError(f"processes {left} do not end")
+
+
+def _printed_by(child: Child, name: str) -> str:
+    """Wait for the end of a process; return its output."""
+    status = child.wait()
+    child.end()
+    if status != 0:
+        raise AssertionError(f"{name} ended with {status}:\n{child.printed}")
+    return child.printed
 
 
 @contextlib.contextmanager

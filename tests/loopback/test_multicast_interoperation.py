@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.loopback.networks import Child, hosts, needs_hosts
+from tests.loopback.networks import Child, hosts, needs_hosts, start_program
 
 GROUP, GROUP6, LOOPBACK = "224.3.0.5", "ff15::5", "127.0.0.1"
 
@@ -84,7 +84,7 @@ class SocatTests(SynchronousTestCase):
 
     def start(self, *command: str) -> Child:
         """Start a program on this machine."""
-        child = Child(command)
+        child = Child(start_program(command))
         self.addCleanup(child.end)
         return child
 

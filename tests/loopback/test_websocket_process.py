@@ -11,18 +11,46 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests import THOROUGH
 from tests.loopback.reactors import connect, receive_all, receive_exactly
 from tests.loopback.test_websocket import Address, raw, request, reset
 from tests.loopback.test_websocket_attacks import announced, end_of, fragment
-from tests.services.processes import PATIENCE, twistd
+from tests.services.processes import PATIENCE, Twistd, twistd
 from tests.websocket.connections import KEY, binary, close, ping, text
 from twsock.websocket.frames import Opcode, encode_frame
 
 MIB = 1024 * 1024
 LOCAL = "tcp:0:interface=127.0.0.1"
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+
+#: A program for ``twistd -y``: an echo with coroutines.
+LISTENER = """
+from twisted.application.service import Application, Service
+from twisted.internet import reactor
+from twsock import WebSocketListener
+from twsock.websocket import DeflateSettings
+
+
+class Echo(Service):
+    def startService(self):
+        self.listener = WebSocketListener(reactor, compression=DeflateSettings())
+        self.listener.connection_received.add(self.serve)
+        self.listener.bind_endpoint("127.0.0.1", "").addCallback(self.announce)
+
+    def announce(self, _):
+        print(f"listening on tcp:127.0.0.1:{self.listener.information.local_port} (echo)")
+
+    async def serve(self, _, args):
+        async with args.socket as websocket:
+            async for message in websocket:
+                await websocket.send(message)
+
+
+application = Application("echo")
+Echo().setServiceParent(application)
+"""
 
 #: What a flood sends at most. A server that kept it would exceed `MOST_GROWTH` by far.
 FLOOD = 32 * MIB
@@ -181,29 +209,47 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual(receive_exactly(client, 8), b"\x81\x06honest")
             return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
-    def test_attacks_leave_the_process_as_it_was(self) -> None:
-        """It still echoes; its memory was bounded, no descriptor is left, and its log is short."""
-        with twistd("twsock-websocket", "--endpoint", LOCAL, "--compression") as server:
-            address = "127.0.0.1", server.wait_for_ports()[0]
-            pid = server.process.pid
-            descriptors = self.echo(address, pid)
-            before = memory(pid, "VmRSS")
-            connections = 2  # With the last one.
-            # Handshakes that are never done occupy the server meanwhile.
-            with contextlib.ExitStack() as stack:
-                for size in range(20):
-                    slow = stack.enter_context(connect(address))
-                    slow.sendall(request(address)[: 5 * size])
-                    connections += 1
-                for attack in ATTACKS:
-                    connections += sum(1 for _ in attack(address))
-            self.assertEqual(self.echo(address, pid), descriptors)
-            self.assertLess(memory(pid, "VmHWM") - before, MOST_GROWTH)
-            server.terminate()
-            self.assertEqual(server.wait(), -signal.SIGTERM)
+    def attack(self, server: Twistd) -> int:
+        """
+        Carry out all attacks on a process, and check what they leave; then end it.
+
+        :returns: how many connections were made.
+        """
+        address = "127.0.0.1", server.wait_for_ports()[0]
+        pid = server.process.pid
+        descriptors = self.echo(address, pid)
+        before = memory(pid, "VmRSS")
+        connections = 2  # With the last one.
+        # Handshakes that are never done occupy the server meanwhile.
+        with contextlib.ExitStack() as stack:
+            for size in range(20):
+                slow = stack.enter_context(connect(address))
+                slow.sendall(request(address)[: 5 * size])
+                connections += 1
+            for attack in ATTACKS:
+                connections += sum(1 for _ in attack(address))
+        self.assertEqual(self.echo(address, pid), descriptors)
+        self.assertLess(memory(pid, "VmHWM") - before, MOST_GROWTH)
+        server.terminate()
+        self.assertEqual(server.wait(), -signal.SIGTERM)
         self.assertNotIn("Traceback", server.log)
-        self.assertIn(f"stopped: {connections} accepted", server.log)
-        # One line for each connection that broke a rule, and none for the others.
+        # One line at most for each connection.
         lines = server.log.splitlines()
         self.assertLess(len(lines), connections + 20)
         self.assertLess(max(map(len, lines)), 400)
+        return connections
+
+    def test_attacks_leave_the_process_as_it_was(self) -> None:
+        """It still echoes; its memory was bounded, no descriptor is left, and its log is short."""
+        with twistd("twsock-websocket", "--endpoint", LOCAL, "--compression") as server:
+            connections = self.attack(server)
+        self.assertIn(f"stopped: {connections} accepted", server.log)
+
+    def test_attacks_leave_a_listener_as_it_was(self) -> None:
+        """The same with `WebSocketListener`: coroutines end with their connections."""
+        if not THOROUGH:
+            raise SkipTest("a variant, which runs with TWSOCK_TESTS=thorough")
+        program = Path(self.mktemp()).absolute()
+        program.write_text(LISTENER)
+        with twistd("-y", str(program)) as server:
+            self.attack(server)

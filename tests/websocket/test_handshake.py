@@ -147,6 +147,12 @@ class HostTests(JudgementTestCase):
         request = changed(PLAIN, ("Host", "evil.example"), ("Origin", "http://other.example"))
         self.assert_refused(421, request, is_loopback=True)
 
+    def test_origin_is_checked_before_the_rest(self) -> None:
+        """A page of another host learns nothing else: not the version, the paths, or the names."""
+        foreign = ("Origin", "http://other.example")
+        for wrong in (("Sec-WebSocket-Version", "8"), ("Upgrade", None)):
+            self.assert_refused(403, changed(PLAIN, foreign, wrong))
+
     def test_a_missing_double_or_malformed_host_is_refused(self) -> None:
         """400 (RFC 9112 section 3.2)."""
         for value in (

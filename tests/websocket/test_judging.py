@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.accepted import REQUEST
@@ -31,6 +31,10 @@ class JudgingTests(SynchronousTestCase):
         for local, is_accepted in (
             (IPv4Address("TCP", "127.0.0.1", 80), False),
             (IPv4Address("TCP", "192.0.2.1", 80), True),
+            (IPv6Address("TCP", "::1", 80), False),
+            (IPv6Address("TCP", "::1%lo", 80), False),
+            (IPv6Address("TCP", "::ffff:127.0.0.1", 80), False),
+            (IPv6Address("TCP", "fe80::1%lo", 80), True),
             (UNIXAddress(b"/socket"), True),
         ):
             judged = judge_request(RequestRules(), request(), local)

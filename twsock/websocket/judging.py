@@ -47,7 +47,7 @@ def serves_loopback(local: IAddress | None) -> bool:
     :param local: the address of this end, as a transport returns it; UNIX sockets have none.
     """
     host = host_of(local)
-    return host is not None and is_loopback_host(host.partition("%")[0])
+    return host is not None and is_loopback_host(host)
 
 
 def apply_choice(choice: Choice, acceptance: Acceptance) -> Acceptance | Refusal:

@@ -187,6 +187,14 @@ class DefaultTests(SynchronousTestCase):
             one.clock.advance(1)
             self.assertTrue(one.is_aborted, one)
 
+    def test_any_byte_is_a_sign_of_life(self) -> None:
+        """A peer that sends a large message slowly, and answers no ping, stays."""
+        for one in each_kind():
+            for byte in one.frame(0x82, bytes(200))[:20]:
+                one.receive(bytes((byte,)))
+                one.clock.pump([1] * 15)
+                self.assertFalse(one.has_ended, one)
+
     def test_close_has_five_seconds(self) -> None:
         """Messages and pings of the peer do not extend them."""
         for one in each_kind():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection as TcpConnection
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
 from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.stream.connection import Connection
 from twsock.websocket.closing import Role, State
@@ -21,12 +23,14 @@ from twsock.websocket.messages import MessageEncoder
 class Owner:
     """The owner of a WebSocket, and of the connection below."""
 
-    def __init__(self, role: Role, ping_interval: float | None = None) -> None:
+    def __init__(
+        self, role: Role, ping_interval: float | None = None, transport: Any = None
+    ) -> None:
         self.close_timeout = 5.0
         self.held_bytes = 0
         self.events: list[Any] = []
         self.clock = Clock()
-        self.transport: Any = StringTransport()
+        self.transport: Any = transport or StringTransport()
         self.stream = Connection(self, self.transport, self.clock)
         self.socket = WebSocket(self, self.stream, role, self.close_timeout)
         encoder = MessageEncoder(is_server=role is Role.SERVER, random_bytes=bytes)
@@ -178,6 +182,22 @@ class PingTests(SynchronousTestCase):
         self.assertFalse(owner.transport.disconnected)
         owner.clock.advance(20)
         self.assertTrue(owner.transport.disconnected)
+
+    def test_peer_whose_bytes_wait_to_be_read_is_alive(self) -> None:
+        """The process of this end was busy, and has not read them."""
+        near, far = tcp_pair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        transport: Any = TcpConnection(near, cast(Any, FakeProtocol()), cast(Any, IdleReactor()))
+        transport.connected = 1
+        owner = Owner(Role.SERVER, ping_interval=10, transport=transport)
+        far.sendall(b"x")
+        for _ in range(10):
+            owner.clock.advance(10)
+        self.assertIs(owner.socket.state, State.OPEN)
+        near.recv(1)
+        owner.clock.pump([10, 10])
+        self.assertIs(owner.socket.state, State.ABORTED)
 
     def test_full_output_gets_no_pings(self) -> None:
         """A peer that does not read would only find them late."""

@@ -68,6 +68,16 @@ class ConnectTests(SynchronousTestCase):
         assert response is not None
         self.assertEqual(response.header("X-A"), "c")
 
+    def test_each_request_has_a_new_key(self) -> None:
+        """It is random (:rfc:`6455`, section 4.1, item 7), so that no cache answers it."""
+        keys = set()
+        for _ in range(5):
+            one = made()
+            one.connect()
+            one.answer_tcp()
+            keys.add(one.request().header("Sec-WebSocket-Key"))
+        self.assertEqual(len(keys), 5)
+
     def test_five_addresses_have_60_seconds_each(self) -> None:
         """W8: Further addresses of the host are not tried."""
         one = made()

@@ -1,8 +1,9 @@
 """
-Runs the test suite of Autobahn: ``python -m tests.autobahn [client] [SECTION ...]``.
+Runs the test suite of Autobahn: ``python -m tests.autobahn [client|listener] [SECTION ...]``.
 
-It tests `WebSocketEcho`; with ``client``, an echo that is a `MessageWebSocket`. It prints the table
-of docs/websockets.rst. The suite needs Python 2.7::
+It tests `WebSocketEcho`; with ``client``, an echo that is a `MessageWebSocket`; with ``listener``,
+an echo that awaits the messages of a `WebSocketListener`. It prints the table of
+docs/websockets.rst. The suite needs Python 2.7::
 
     python2.7 -m pip install --user virtualenv==20.15.1
     python2.7 -m virtualenv autobahn
@@ -65,6 +66,26 @@ reactor.callWhenRunning(lambda: print(port.getHost().port, flush=True))
 reactor.run()
 """
 
+_LISTENER: Final = """
+from twisted.internet import reactor
+from twsock import WebSocketListener
+from twsock.websocket import DeflateSettings
+
+async def echo(listener, args):
+    async with args.socket as websocket:
+        async for message in websocket:
+            await websocket.send(message)
+
+listener = WebSocketListener(
+    reactor, compression=DeflateSettings(),
+    max_message_size={largest}, max_fragments={fragments},
+)
+listener.connection_received.add(echo)
+listening = listener.bind_endpoint("127.0.0.1", 0)
+listening.addCallback(lambda _: print(listener.information.local_port, flush=True))
+reactor.run()
+"""
+
 _CLIENT: Final = """
 import json
 from twisted.internet import reactor, task
@@ -116,9 +137,16 @@ def find_wstest() -> str | None:
     return None if found is None else str(Path(found).absolute())
 
 
-def run_suite(wstest: str, sections: Sequence[str]) -> Outcomes:
-    """Run sections of the suite against an echo in a process of its own."""
-    with _echo() as port, tempfile.TemporaryDirectory() as folder:
+def run_suite(wstest: str, sections: Sequence[str], *, is_awaited: bool = False) -> Outcomes:
+    """
+    Run sections of the suite against an echo in a process of its own.
+
+    :param is_awaited: whether the echo awaits the messages of a `WebSocketListener`.
+    """
+    with (
+        _echo(_LISTENER if is_awaited else _SERVER) as port,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         settings = {
             "outdir": folder,
             "servers": [{"agent": "twsock", "url": f"ws://127.0.0.1:{port}"}],
@@ -187,9 +215,9 @@ def wait_until_it_listens(port: int) -> None:
 
 
 @contextmanager
-def _echo() -> Iterator[int]:
-    """Run the echo; yield its port."""
-    code = _SERVER.format(largest=_LARGEST, fragments=_MOST_FRAGMENTS)
+def _echo(program: str) -> Iterator[int]:
+    """Run an echo; yield its port."""
+    code = program.format(largest=_LARGEST, fragments=_MOST_FRAGMENTS)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as echo:
         assert echo.stdout is not None
         try:
@@ -220,13 +248,16 @@ def render(outcomes: Outcomes) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table, and the cases that are wrong; return the status of the process."""
-    is_client = arguments[:1] == ["client"]
-    sections = arguments[1:] if is_client else arguments
+    role = arguments[0] if arguments[:1] in (["client"], ["listener"]) else ""
+    sections = (arguments[1:] if role else arguments) or FAST
     wstest = find_wstest()
     if wstest is None:
         print("there is no wstest: see python -c 'import tests.autobahn; help(tests.autobahn)'")
         return 2
-    outcomes = (run_client_suite if is_client else run_suite)(wstest, sections or FAST)
+    if role == "client":
+        outcomes = run_client_suite(wstest, sections)
+    else:
+        outcomes = run_suite(wstest, sections, is_awaited=role == "listener")
     print(render(outcomes))
     wrong = wrong_cases(outcomes)
     print("\n".join(wrong) or "no case is wrong")

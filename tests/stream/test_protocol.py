@@ -8,17 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.stream.connections import Connected, FrameRecorder, P, Waiting
 from tests.stream.test_transport import IdleReactor, tcp_pair
 from tests.tls.peer import SERVER, Peer
-from twsock.errors import BrokenError
 from twsock.protocols import FrameEcho, FrameProtocol
 from twsock.stream.descriptor import queued_bytes
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
@@ -119,35 +116,6 @@ class HandlerTests(SynchronousTestCase):
         waits[0].callback(None)
         self.assertEqual(len(connected.protocol.received), 2001)
 
-    def test_a_handler_that_raises_aborts_only_its_connection(self) -> None:
-        """The log has one traceback, that connection is aborted, and other connections continue."""
-
-        class Faulty(FrameRecorder):
-            def frame_received(self, payload: bytes) -> None:
-                if payload == b"bad":
-                    raise RuntimeError("a bug")
-                super().frame_received(payload)
-
-        clock = Clock()
-        faulty, other = Connected(Faulty, clock), Connected(Faulty, clock)
-        faulty.receive(encode_frame(b"bad") + encode_frame(b"never"))
-        other.receive(encode_frame(b"good"))
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertTrue(faulty.transport.disconnected)
-        self.assertEqual(faulty.protocol.received, [])
-        self.assertEqual(other.protocol.received, [b"good"])
-        self.assertEqual(faulty.factory.counters.handler_errors, 1)
-        faulty.lose()
-        self.assertIsInstance(faulty.protocol.lost[0], BrokenError)
-
-    def test_a_coroutine_that_raises_aborts_its_connection(self) -> None:
-        """A handler that fails later is logged once too."""
-        connected = Connected(Waiting)
-        connected.receive(encode_frame(b"1"))
-        connected.protocol.waits[0].errback(RuntimeError("a bug"))
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertTrue(connected.transport.disconnected)
-
     def test_a_handler_with_a_wrong_result_logs_a_type_error(self) -> None:
         """The result may be None, a coroutine or a Deferred; the message says so."""
 
@@ -158,35 +126,6 @@ class HandlerTests(SynchronousTestCase):
         Connected(Strange).receive(encode_frame(b"1"))
         (failure,) = self.flushLoggedErrors(TypeError)
         self.assertIn("coroutine", str(failure.value))
-
-    def test_an_error_of_a_cancelled_handler_is_one_warning(self) -> None:
-        """The log has one line for it, without a traceback."""
-
-        class Careless(Waiting):
-            async def frame_received(self, payload: bytes) -> None:
-                try:
-                    await super().frame_received(payload)
-                finally:
-                    raise ZeroDivisionError
-
-        connected = Connected(Careless)
-        connected.receive(encode_frame(b"1"))
-        events: list[Any] = []
-        publisher: Any = globalLogPublisher
-        publisher.addObserver(events.append)
-        self.addCleanup(publisher.removeObserver, events.append)
-        connected.reset()
-        [line] = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
-        self.assertIn("ZeroDivisionError", line)
-        self.assertEqual(self.flushLoggedErrors(), [])
-
-    def test_a_lost_connection_cancels_its_handler(self) -> None:
-        """The handler of a lost peer is cancelled, and no error is logged."""
-        connected = Connected(Waiting)
-        connected.receive(encode_frame(b"1"))
-        connected.reset()
-        self.assertEqual(connected.protocol.ended, ["CancelledError"])
-        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_closing_in_a_handler_ends_the_messages(self) -> None:
         """After `close` no further message is handled; the earlier answer is sent."""

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -22,12 +22,13 @@ from zope.interface import implementer
 from twsock._integers import checked_integer
 from twsock.errors import BrokenError, LocalProtocolError, RemoteProtocolError, SocketError
 from twsock.ip.addresses import host_of
-from twsock.log import TextLogger, forget_frames
+from twsock.log import TextLogger
 from twsock.stream.application_transport import ApplicationTransport
 from twsock.stream.closing import State
 from twsock.stream.connection import Connection
 from twsock.stream.descriptor import describe_peer, find_descriptor
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.handler_errors import end_with_failure
 from twsock.stream.registry import ConnectionRegistry
 from twsock.stream.transport import HIGH_WATER
 from twsock.tls.certificates import Certificate
@@ -449,39 +450,14 @@ class ConnectionProtocol(Protocol):
 
     def _failed(self, failure: Failure) -> None:
         """Log an error once, at the level of its cause; abort the connection."""
-        stream = self._connected_stream()
-        error = failure.value
-        group = self.group
-        assert group is not None
-        # Its frames refer to this protocol and to the handled message.
-        forget_frames(failure)
-        if not stream.is_open:
-            if failure.check(CancelledError, SocketError):
-                self._log.debug(
-                    "{peer} disconnected while its handler ran: {error}",
-                    peer=self.peer,
-                    error=error,
-                )
-            elif self._is_cancelled:
-                self._log.warn(
-                    "{peer} disconnected while its handler ran; the handler raised {error}",
-                    peer=self.peer,
-                    error=repr(error),
-                )
-            else:
-                self._log.failure(
-                    "handler failed after {peer} had disconnected", failure, peer=self.peer
-                )
-            return
-        if isinstance(error, RemoteProtocolError):
-            group.counters.violations += 1
-            self._log.warn("{peer} aborted: {error}", peer=self.peer, error=error)
-            stream.send()  # The answers to the messages before the violation.
-            stream.abort(error)
-        else:
-            group.counters.handler_errors += 1
-            self._log.failure("handler failed: {peer} aborted", failure, peer=self.peer)
-            stream.abort(BrokenError("the handler of this connection failed"))
+        assert self.group is not None
+        end_with_failure(
+            failure,
+            self._connected_stream(),
+            self.group.counters,
+            self.peer,
+            is_cancelled=self._is_cancelled,
+        )
 
     def _connected_stream(self) -> Connection:
         if self._stream is None:

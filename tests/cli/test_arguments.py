@@ -310,15 +310,16 @@ class WebSocketTests(SynchronousTestCase):
 
     def test_what_does_not_go_together(self) -> None:
         """One line that names the option, and says what to write."""
-        foreign = "is not for WebSockets; TLS and the host are in wss://HOST"
+        foreign = "is not for WebSockets; TLS is in wss://HOST"
         needs_tls = "needs TLS: write wss:// instead of ws://"
         for words, line in (
             (("ws://h", "--tls"), f"--tls {foreign}"),
             (("ws://h", "--upgrade"), f"--upgrade {foreign}"),
             (("ws://h", "--framing", "line"), f"--framing {foreign}"),
             (("ws://h", "--raw"), f"--raw {foreign}"),
-            (("wss://h", "--name", "h"), f"--name {foreign}"),
-            (("wss://h", "--level", "tls12"), f"--level {foreign}"),
+            (("wss://h", "--tls"), f"--tls {foreign}"),
+            (("ws://h", "--name", "h"), f"--name {needs_tls}"),
+            (("ws://h", "--level", "tls12"), f"--level {needs_tls}"),
             (("ws://h", "--ca", "a.pem"), f"--ca {needs_tls}"),
             (("ws://h", "--client-certificate", "a.pem"), f"--client-certificate {needs_tls}"),
             (("ws://h", "--show-certificate"), f"--show-certificate {needs_tls}"),

@@ -728,6 +728,16 @@ class WebsocketsTests(Files):
         self.assertEqual(lines[:2] + lines[3:], FIVE_LINES)
         self.assertEqual(lines[2], "client is secure: TLSv1.3, certificate verified for 127.0.0.1")
 
+    def test_name_and_level_are_those_of_the_options(self) -> None:
+        """The certificate need not name the host of the URI."""
+        other = AUTHORITY.issue_cert("other.example")
+        words = ("--ca", self.authority, "--name", "Other.example", "--level", "tls12")
+        with websockets_server(echo_all, other) as uri:
+            lines = self.echoes(uri, "Hello", *words)
+        self.assertEqual(
+            lines[2], "client is secure: TLSv1.2, certificate verified for other.example"
+        )
+
     def test_a_refused_certificate_is_explained(self) -> None:
         """No text is sent; the certificate is shown if asked for."""
         other = AUTHORITY.issue_cert("other.example")
@@ -747,7 +757,8 @@ class WebsocketsTests(Files):
                 (
                     r"\Atwsock: the certificate of 127\.0\.0\.1 is refused: "
                     r"CertificateCommonNameIsIncorrect \(25\)\n  InvalidName: it is for "
-                    r"other\.example; write one of these names in the URI\n\Z"
+                    r"other\.example; write one of these names in the URI, or set it with "
+                    r"--name HOST\n\Z"
                 ),
             ),
         ):

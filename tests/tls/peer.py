@@ -106,7 +106,11 @@ class ServerPeer(_Peer):
 
     :param issued: its certificate.
     :param requests_certificate: whether it requests a certificate of the client.
+
+    :ivar server_name: the name that the client sent (SNI); None without one.
     """
+
+    server_name: str | None = None
 
     def __init__(
         self, issued: trustme.LeafCert = SERVER, *, requests_certificate: bool = False
@@ -123,10 +127,14 @@ class ServerPeer(_Peer):
     def _make_inside(self) -> ssl.SSLObject:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._issued.configure_cert(context)
+        context.sni_callback = self._note_name
         if self._requests_certificate:
             AUTHORITY.configure_trust(context)
             context.verify_mode = ssl.CERT_OPTIONAL
         return context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def _note_name(self, _inside: object, name: str | None, _context: object) -> None:
+        self.server_name = name
 
 
 class ClientPeer(_Peer):

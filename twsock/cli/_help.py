@@ -75,7 +75,7 @@ TLS:
   --ca FILE           trust the authorities in FILE (PEM), and no others
                       (default: those of this machine)
   --name HOST         host that the server's certificate must name (default:
-                      HOST in tcp:HOST:PORT)
+                      HOST in tcp:HOST:PORT or wss://HOST)
   --client-certificate FILE
                       certificate to send if the server requests one (PEM or
                       PKCS#12, with the key)
@@ -84,9 +84,8 @@ TLS:
   --show-certificate  show the server's certificate on standard error, also if
                       it is refused
 
-Options can be before, between and after the arguments. With wss:// the options
---ca, --client-certificate and --show-certificate apply, and the certificate
-must name the host of the URI.
+Options can be before, between and after the arguments. wss:// is TLS from the
+first byte: the other options for TLS apply, and --tls and --upgrade do not.
 
 With --tls or --upgrade no TEXT is sent before the server's certificate has been
 verified, and a connection never continues in plaintext.

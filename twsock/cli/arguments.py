@@ -48,11 +48,10 @@ _URI: Final = re.compile(r"(wss?|https?)://", re.IGNORECASE)
 _ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certificate")
 _ONLY_STREAMS: Final = ("raw", "tls", "upgrade", *_ONLY_SECURE, "framing", "max-frame")
 _ONLY_MESSAGES: Final = ("framing", "max-frame", "count", "size", "interval", "quiet")
-#: Options for WebSockets, those that need TLS, and those that the URI stands for.
+#: Options for proxies, for WebSockets, and those that the URI stands for.
 _ONLY_PROXIES: Final = ("proxy-credential", "proxy-ca")
 _ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header", "proxy", *_ONLY_PROXIES)
-_ONLY_WSS: Final = ("ca", "client-certificate", "show-certificate")
-_NOT_WEBSOCKETS: Final = ("raw", "framing", "tls", "upgrade", "name", "level")
+_NOT_WEBSOCKETS: Final = ("raw", "framing", "tls", "upgrade")
 
 
 class EchoArguments(argparse.Namespace):
@@ -260,9 +259,9 @@ def _check_options(
     if kind in _TIMEOUTS:
         refuse(_ONLY_STREAMS, f"needs a connection, and {kind}: has none")
     if _is_uri(endpoint):
-        refuse(_NOT_WEBSOCKETS, "is not for WebSockets; TLS and the host are in wss://HOST")
+        refuse(_NOT_WEBSOCKETS, "is not for WebSockets; TLS is in wss://HOST")
         if kind != "wss":
-            refuse(_ONLY_WSS, "needs TLS: write wss:// instead of ws://")
+            refuse(_ONLY_SECURE, "needs TLS: write wss:// instead of ws://")
         proxy = given["proxy"]
         if proxy is None:
             refuse(_ONLY_PROXIES, "needs --proxy URI")

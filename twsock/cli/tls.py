@@ -36,6 +36,7 @@ from twsock.tls.client import make_client
 from twsock.tls.development import LOOPBACK_NAMES, KeyKind, make_certificates
 
 __all__ = [
+    "LEVELS",
     "MAX_NAMES",
     "NO_TLS",
     "OTHER_NAME",
@@ -55,7 +56,8 @@ __all__ = [
 #: Endpoints of Twisted that have TLS of their own.
 _SECURE_ENDPOINTS: Final = ("tls", "ssl")
 
-_LEVELS: Final = {
+#: The levels of ``--level``.
+LEVELS: Final = {
     None: SocketProtectionLevel.SSL,
     "tls12": SocketProtectionLevel.TLS12,
     "tls13": SocketProtectionLevel.TLS13,
@@ -116,7 +118,7 @@ def prepare_security(arguments: EchoArguments) -> ClientOptions:
     """
     try:
         options = ClientOptions(
-            choose_versions(_LEVELS[arguments.level]),
+            choose_versions(LEVELS[arguments.level]),
             _find_name(arguments),
             _read_authorities(arguments.ca),
             _read_certificate(arguments.client_certificate),
@@ -159,7 +161,7 @@ async def secure(
     """
     control, information = stream_socket.control, stream_socket.information
     apply_security(control, options)
-    level, host = _LEVELS[arguments.level], options.host_name
+    level, host = LEVELS[arguments.level], options.host_name
     try:
         await stream_socket.upgrade_to_ssl(level, host, timeout=arguments.timeout)
     except SocketError as error:
@@ -298,7 +300,7 @@ def init_certificates(arguments: InitArguments, output: Output) -> None:
 def _find_name(arguments: EchoArguments) -> HostName:
     endpoint = arguments.endpoint
     if arguments.is_websocket:
-        return parse_uri(endpoint).host
+        return parse_uri(endpoint).host if arguments.name is None else HostName(arguments.name)
     if endpoint.partition(":")[0].lower() in _SECURE_ENDPOINTS:
         raise UsageError(f"the endpoint {endpoint!r} already uses TLS: remove --tls and --upgrade")
     name = arguments.name or find_host(endpoint)

@@ -23,6 +23,7 @@ from twsock.cli.endpoints import parse_uri
 from twsock.cli.output import CommandError, Output, RoundTrips, UsageError, escape
 from twsock.cli.texts import Texts, find_texts, open_echo_output
 from twsock.cli.tls import (
+    LEVELS,
     apply_security,
     explain_failure,
     explain_handshake,
@@ -81,7 +82,7 @@ _CLOSE_HINTS: Final[Mapping[int, str]] = {
 }
 
 #: What to do if the certificate is for another name.
-_OTHER_NAME: Final = "write one of these names in the URI"
+_OTHER_NAME: Final = "write one of these names in the URI, or set it with --name HOST"
 _OTHER_PROXY: Final = "write one of these names in --proxy"
 
 
@@ -219,7 +220,7 @@ async def echo_messages(
     async def converse() -> None:
         output.say("client connected")
         if security is not None:
-            report_security(websocket.information, uri.host, arguments, output)
+            report_security(websocket.information, security.host_name, arguments, output)
         if arguments.subprotocol:
             chosen = websocket.information.protocol
             output.say(f"server chose the subprotocol: {'none' if chosen is None else chosen}")
@@ -261,6 +262,8 @@ def _set_options(
         websocket.set_request_header(name, value)
     if security is not None:
         apply_security(control, security)
+        control.max_protection_level = LEVELS[arguments.level]
+        control.server_name = security.host_name
 
 
 class _Conversation(Conversation):

@@ -16,13 +16,14 @@ from twsock import (
     ClosedError,
     LocalProtocolError,
     MessageWebSocket,
+    OperationNotSupported,
     PasswordCredential,
     RemoteProtocolError,
     SocketError,
     WebErrorStatus,
     WebSocketError,
 )
-from twsock.tls import CertificateError
+from twsock.tls import CertificateError, SocketProtectionLevel
 from twsock.websocket.http import ServerHttp
 from twsock.websocket.http_message import Request
 
@@ -137,6 +138,40 @@ class TunnelTests(SynchronousTestCase):
         self.made.socket.close()
         self.failureResultOf(connecting, ClosedError)
         self.assertTrue(self.made.is_aborted)
+
+
+class SecureServerTests(SynchronousTestCase):
+    """WebSockets of servers that are reached with TLS."""
+
+    def test_name_and_level_of_the_options(self) -> None:
+        """The certificate must have that name, and the request has the host of the URI."""
+        made = Served(MessageWebSocket)
+        control = made.socket.control
+        control.ping_interval = None
+        control.trust_roots = [ROOT]
+        control.server_name = "localhost"
+        control.max_protection_level = SocketProtectionLevel.TLS12
+        connecting = made.connect("wss://192.0.2.1/")
+        made.answer_tcp()
+        server = ServerPeer()
+        made.turn()
+        while sent := made.sent():
+            made.receive(server.take(sent))
+            made.turn()
+        request = parse_request(server.received)
+        self.assertEqual(request.header("Host"), "192.0.2.1")
+        made.receive(server.say(made.response(request)))
+        self.successResultOf(connecting)
+        self.assertEqual(made.socket.information.negotiated_version, "TLSv1.2")
+        self.assertEqual(server.server_name, "localhost")
+
+    def test_levels_that_exclude_each_other_fail_the_connect(self) -> None:
+        """Nothing is connected."""
+        made = Served(MessageWebSocket)
+        made.socket.control.max_protection_level = SocketProtectionLevel.TLS12
+        made.socket.control.min_protection_level = SocketProtectionLevel.TLS13
+        self.failureResultOf(made.connect("wss://192.0.2.1/"), OperationNotSupported)
+        self.assertEqual(made.reactor.tcpClients, [])
 
 
 class SecureProxyTests(SynchronousTestCase):

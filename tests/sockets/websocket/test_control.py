@@ -6,8 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock import PasswordCredential, SocketMessageType
+from twsock import HostName, PasswordCredential, SocketMessageType
 from twsock.sockets import MessageWebSocketControl, StreamWebSocketControl
+from twsock.tls import SocketProtectionLevel
 from twsock.websocket import DeflateSettings
 
 
@@ -29,6 +30,8 @@ class ControlTests(SynchronousTestCase):
             "proxy_credential": None,
             "proxy": None,
             "proxy_trust_roots": None,
+            "server_name": None,
+            "max_protection_level": SocketProtectionLevel.SSL,
             "sends_credentials_unencrypted": False,
             "compression": None,
             "ping_interval": 20,
@@ -56,6 +59,8 @@ class ControlTests(SynchronousTestCase):
             "proxy_credential": PasswordCredential("a", "b"),
             "proxy": "https://proxy.example:8080",
             "proxy_trust_roots": [],
+            "server_name": HostName("server.example"),
+            "max_protection_level": SocketProtectionLevel.TLS12,
             "sends_credentials_unencrypted": True,
             "compression": DeflateSettings(),
             "ping_interval": None,
@@ -81,6 +86,11 @@ class ControlTests(SynchronousTestCase):
             ("max_fragment_size", 0),
             ("max_fragments", 0),
             ("desired_unsolicited_pong_interval", 0),
+            ("server_name", ""),
+            ("server_name", "a b"),
+            ("server_name", "01:23:45:67:89:ab"),
+            ("max_protection_level", SocketProtectionLevel.PLAIN_SOCKET),
+            ("max_protection_level", SocketProtectionLevel.UNSPECIFIED),
         )
         for name, value in wrong_values:
             with self.assertRaises(ValueError, msg=f"{name} {value}"):

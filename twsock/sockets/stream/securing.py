@@ -40,6 +40,7 @@ __all__ = [
     "Securable",
     "ServerRole",
     "TlsRole",
+    "checked_server_name",
     "connecting_role",
     "refuse_plaintext",
     "take_unread",
@@ -344,13 +345,18 @@ def upgrading_role(
     if level is SocketProtectionLevel.PLAIN_SOCKET:
         raise ValueError("PlainSocket is not a level of TLS")
     if certificate is None:
-        return ClientRole(control, level, _checked_name(server_name))
+        return ClientRole(control, level, checked_server_name(server_name))
     if server_name is not None:
         raise ValueError("pass a certificate as the server, or a name as the client: not both")
     return ServerRole(ServerTls(ServerOptions([certificate], level, control.min_protection_level)))
 
 
-def _checked_name(name: HostName | str | None) -> HostName:
+def checked_server_name(name: HostName | str | None) -> HostName:
+    """
+    Return the name that the certificate of a server must have.
+
+    :raises ValueError: when it is missing, malformed, or a Bluetooth address.
+    """
     if not name:
         raise ValueError("the name that the certificate must have is missing")
     host = as_host_name(name)

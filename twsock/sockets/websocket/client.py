@@ -229,11 +229,13 @@ class WebSocketClient(AwaitableWebSocket):
         """
         Return the role of this end in the TLS handshake; None without TLS.
 
-        :raises OperationNotSupported: when this machine does not support the level.
+        :raises OperationNotSupported: when this machine does not support the level, or the lowest
+            level is above it.
         """
         if not uri.is_secure:
             return None
-        return ClientRole(self.control, SocketProtectionLevel.SSL, uri.host)
+        control = self.control
+        return ClientRole(control, control.max_protection_level, control.server_name or uri.host)
 
     def _proxy_role(self, proxy: Proxy) -> ClientRole:
         """Return the role of this end in the TLS handshake with the proxy."""

@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from twsock._integers import checked_integer
+from twsock.names import HostName
 from twsock.sockets.stream.control import StreamSocketControl, check_roots
+from twsock.sockets.stream.securing import checked_server_name
 from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.message import MessageWebSocketReceiveMode, SocketMessageType
 from twsock.sockets.websocket.tunnel import Proxy
 from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT, check_times
 from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
@@ -33,6 +36,11 @@ DEFAULT_MAX_RECEIVED_MESSAGE: Final = 16 * 1024 * 1024
 
 #: The largest size in bytes, which WinRT calls INFINITE.
 _LARGEST: Final = 0xFFFF_FFFF
+
+_Level = SocketProtectionLevel
+
+#: The levels of TLS.
+_TLS_LEVELS: Final = frozenset({_Level.SSL, _Level.TLS10, _Level.TLS11, _Level.TLS12, _Level.TLS13})
 
 T = TypeVar("T")
 
@@ -51,6 +59,7 @@ class WebSocketControl(StreamSocketControl):
         "_desired_unsolicited_pong_interval",
         "_max_fragment_size",
         "_max_fragments",
+        "_max_protection_level",
         "_ping_interval",
         "_ping_timeout",
         "_proxy",
@@ -58,6 +67,7 @@ class WebSocketControl(StreamSocketControl):
         "_proxy_trust_roots",
         "_sends_credentials_unencrypted",
         "_server_credential",
+        "_server_name",
         "supported_protocols",
     )
 
@@ -72,6 +82,8 @@ class WebSocketControl(StreamSocketControl):
         self._proxy_trust_roots: Sequence[Certificate] | None = None
         self._proxy_credential: PasswordCredential | None = None
         self._sends_credentials_unencrypted = False
+        self._server_name: HostName | None = None
+        self._max_protection_level = SocketProtectionLevel.SSL
         self._compression: DeflateSettings | None = None
         self._ping_interval: float | None = DEFAULT_PING_INTERVAL
         self._ping_timeout: float | None = DEFAULT_PING_TIMEOUT
@@ -153,6 +165,39 @@ class WebSocketControl(StreamSocketControl):
     def sends_credentials_unencrypted(self, value: bool) -> None:
         self._check("sends_credentials_unencrypted")
         self._sends_credentials_unencrypted = bool(value)
+
+    @property
+    def server_name(self) -> HostName | None:
+        """
+        The name that the certificate of the server must have, as a `HostName` or ``str``.
+
+        None, the default, is for the host of the URI. TLS also sends the name to the server (SNI).
+        The request still names the host of the URI. Not in WinRT.
+        """
+        return self._server_name
+
+    @server_name.setter
+    def server_name(self, value: HostName | str | None) -> None:
+        self._check_tls("server_name")
+        self._server_name = None if value is None else checked_server_name(value)
+
+    @property
+    def max_protection_level(self) -> SocketProtectionLevel:
+        """
+        The highest version of TLS to offer; default ``SSL``, for the highest of OpenSSL.
+
+        Not in WinRT. A connect fails if this machine does not support the level, or
+        `min_protection_level` is above it.
+        """
+        return self._max_protection_level
+
+    @max_protection_level.setter
+    def max_protection_level(self, value: SocketProtectionLevel) -> None:
+        self._check_tls("max_protection_level")
+        level = SocketProtectionLevel(value)
+        if level not in _TLS_LEVELS:
+            raise ValueError(f"{level.documented_name} is not a level of TLS")
+        self._max_protection_level = level
 
     @property
     def compression(self) -> DeflateSettings | None:

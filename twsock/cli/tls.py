@@ -36,9 +36,9 @@ from twsock.tls.client import make_client
 from twsock.tls.development import LOOPBACK_NAMES, KeyKind, make_certificates
 
 __all__ = [
-    "LEVELS",
     "MAX_NAMES",
     "NO_TLS",
+    "OFFERED_LEVELS",
     "OTHER_NAME",
     "apply_security",
     "describe_certificate",
@@ -57,7 +57,7 @@ __all__ = [
 _SECURE_ENDPOINTS: Final = ("tls", "ssl")
 
 #: The levels of ``--level``.
-LEVELS: Final = {
+OFFERED_LEVELS: Final = {
     None: SocketProtectionLevel.SSL,
     "tls12": SocketProtectionLevel.TLS12,
     "tls13": SocketProtectionLevel.TLS13,
@@ -118,7 +118,7 @@ def prepare_security(arguments: EchoArguments) -> ClientOptions:
     """
     try:
         options = ClientOptions(
-            choose_versions(LEVELS[arguments.level]),
+            choose_versions(OFFERED_LEVELS[arguments.level]),
             _find_name(arguments),
             _read_authorities(arguments.ca),
             _read_certificate(arguments.client_certificate),
@@ -161,7 +161,7 @@ async def secure(
     """
     control, information = stream_socket.control, stream_socket.information
     apply_security(control, options)
-    level, host = LEVELS[arguments.level], options.host_name
+    level, host = OFFERED_LEVELS[arguments.level], options.host_name
     try:
         await stream_socket.upgrade_to_ssl(level, host, timeout=arguments.timeout)
     except SocketError as error:

@@ -23,7 +23,7 @@ from twsock.cli.endpoints import parse_uri
 from twsock.cli.output import CommandError, Output, RoundTrips, UsageError, escape
 from twsock.cli.texts import Texts, find_texts, open_echo_output
 from twsock.cli.tls import (
-    LEVELS,
+    OFFERED_LEVELS,
     apply_security,
     explain_failure,
     explain_handshake,
@@ -262,7 +262,7 @@ def _set_options(
         websocket.set_request_header(name, value)
     if security is not None:
         apply_security(control, security)
-        control.max_protection_level = LEVELS[arguments.level]
+        control.max_protection_level = OFFERED_LEVELS[arguments.level]
         control.server_name = security.host_name
 
 

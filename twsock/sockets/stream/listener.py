@@ -23,10 +23,6 @@ from twsock.sockets.stream.handlers import (
 )
 from twsock.sockets.stream.listening import SocketListener
 from twsock.sockets.stream.socket import StreamSocket
-from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
-from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
-from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
-from twsock.tls.server import ServerOptions
 
 __all__ = ["StreamSocketListener"]
 
@@ -77,27 +73,7 @@ class StreamSocketListener(SocketListener[StreamSocket]):
         `StreamSocketListenerConnectionReceivedEventArgs`.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        max_connections: int | None = None,
-        max_connections_per_address: int | None = None,
-        max_buffered: int = DEFAULT_MAX_BUFFERED,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-        tls: ServerOptions | None = None,
-        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
-    ) -> None:
-        super().__init__(
-            reactor,
-            max_connections=max_connections,
-            max_connections_per_address=max_connections_per_address,
-            max_buffered=max_buffered,
-            close_timeout=close_timeout,
-            tls=tls,
-            handshake_timeout=handshake_timeout,
-        )
-        self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
+    connection_received: Event[_Handler]
 
     # Overrides of `SocketListener`.
 

@@ -131,6 +131,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
         self._waiting: deque[S] = deque()
         self._taker: Deferred[S] | None = None
         self._handlers: RunningHandlers[S] = self._make_handlers(reactor)
+        self.connection_received = Event("connection_received", self._is_in_use)
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
 

@@ -20,7 +20,6 @@ from zope.interface import implementer
 from twsock._integers import checked_integer
 from twsock.errors import ClosedError
 from twsock.log import forget_frames
-from twsock.sockets.event import Event
 from twsock.sockets.stream.handlers import RunningHandlers
 from twsock.sockets.stream.listening import AcceptingFactory, SocketListener
 from twsock.sockets.websocket.accepting import ServerConnections, ServerProtocol
@@ -197,7 +196,6 @@ class WebSocketListener(SocketListener[Any]):
             None if ping_interval is None else PingSchedule(reactor, ping_interval),
             self._connections.buffer_limit,
         )
-        self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
 
     # Overrides of `SocketListener`.
 

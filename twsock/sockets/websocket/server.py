@@ -115,6 +115,11 @@ class ServerWebSocket(AwaitableWebSocket):
         self.information = ServerWebSocketInformation()
         self._observer: Callable[[Any, bool], None] | None = observer
         self._accepted: Callable[[Any], None] | None = accepted
+        self._make_sides(reactor)
+
+    def _make_sides(self, reactor: Any) -> None:
+        """Make the receiver and the output."""
+        raise NotImplementedError
 
     @property
     def was_lost(self) -> bool:
@@ -201,14 +206,8 @@ class ServerMessageWebSocket(MessageCalls, ServerWebSocket):
 
     _receiver: WebSocketMessageReceiver
 
-    def __init__(
-        self,
-        reactor: Any,
-        close_timeout: float,
-        observer: Callable[[Any, bool], None],
-        accepted: Callable[[Any], None],
-    ) -> None:
-        super().__init__(reactor, close_timeout, observer, accepted)
+    @override
+    def _make_sides(self, reactor: Any) -> None:
         self.control = ServerMessageWebSocketControl()
         self.message_received: Event[
             Callable[[Any, MessageWebSocketMessageReceivedEventArgs], Any]
@@ -237,14 +236,8 @@ class ServerStreamWebSocket(ServerWebSocket):
 
     _receiver: WebSocketStreamReceiver
 
-    def __init__(
-        self,
-        reactor: Any,
-        close_timeout: float,
-        observer: Callable[[Any, bool], None],
-        accepted: Callable[[Any], None],
-    ) -> None:
-        super().__init__(reactor, close_timeout, observer, accepted)
+    @override
+    def _make_sides(self, reactor: Any) -> None:
         self._receiver = WebSocketStreamReceiver(reactor)
         self.output_stream = WebSocketOutputStream(reactor, choose_binary)
 

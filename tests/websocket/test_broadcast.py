@@ -220,6 +220,25 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual(len(fast.frames()), 5)
         self.assertFalse(fast.is_aborted)
 
+    def test_connections_that_do_not_read_have_one_limit_together(self) -> None:
+        """At ``max_buffered`` the connection that holds most is aborted; the others stay."""
+        first = connected(Recorder, max_buffered=100_000)
+        slow = [first]
+        for _ in range(9):
+            made = Connected(Recorder, clock=first.clock, factory=first.factory)
+            made.receive(REQUEST + END)
+            made.sent()
+            slow.append(made)
+        for made in slow:
+            fill(made)
+        most = 0
+        for _ in range(15):
+            broadcast(protocols(*slow), b"x" * 1000)
+            most = max(most, sum(made.protocol.buffered for made in slow if not made.is_aborted))
+        self.assertLessEqual(most, 100_000 + 10_040)
+        self.assertGreater(most, 80_000)
+        self.assertIn(sum(made.is_aborted for made in slow), range(3, 6))
+
     def test_message_in_fragments_is_not_interrupted(self) -> None:
         """The connection is skipped, with one log line and no traceback."""
         busy, other = connected(Recorder), connected(Recorder)

@@ -95,11 +95,13 @@ class MessageDecoder(StoredBytes):
         collected.
     :raises ValueError: when a limit is outside its bounds.
     :raises TypeError: when a limit is no integer.
+
+    :ivar incomplete: the message of which some bytes were pulled; None without one.
     """
 
     __slots__ = (
         "_failure", "_inflater", "_is_ended", "_is_partial", "_is_server", "_max_fragments",
-        "_message",
+        "incomplete",
     )  # fmt: skip
 
     def __init__(
@@ -120,7 +122,7 @@ class MessageDecoder(StoredBytes):
         self._max_fragments = max_fragments
         self._inflater = inflater
         self._is_partial = is_partial
-        self._message: IncompleteMessage | None = None
+        self.incomplete: IncompleteMessage | None = None
         self._failure: WebSocketViolation | None = None
         self._is_ended = False
 
@@ -128,14 +130,14 @@ class MessageDecoder(StoredBytes):
     @override
     def buffered(self) -> int:
         """The number of bytes that were fed and not delivered."""
-        collected = 0 if self._message is None else len(self._message.payload)
+        collected = 0 if self.incomplete is None else len(self.incomplete.payload)
         return len(self.stored) - self._position + collected
 
     @override
     def clear(self) -> None:
         """Drop all bytes that were fed and not delivered."""
         super().clear()
-        self._message = None
+        self.incomplete = None
 
     def messages(self) -> Iterator[Message]:
         """
@@ -165,7 +167,7 @@ class MessageDecoder(StoredBytes):
         while self.stored:
             buffer, position = self.stored, self._position
             # Within a message no frame is a whole message.
-            size_of_buffer = len(buffer) if self._message is None else 0
+            size_of_buffer = len(buffer) if self.incomplete is None else 0
             # Whole messages of one frame. Everything else ends this loop, and `_step` handles it.
             while (start := position + header_size) <= size_of_buffer:
                 size = buffer[position + 1] ^ mask_bit
@@ -224,7 +226,7 @@ class MessageDecoder(StoredBytes):
         :returns: the message or piece to deliver; an empty tuple if there is none yet; None if more
             bytes are needed.
         """
-        message = self._message
+        message = self.incomplete
         if message is not None and message.left:
             return self._take_piece(message)
         buffer, position = self.stored, self._position
@@ -253,7 +255,7 @@ class MessageDecoder(StoredBytes):
         message.fragments += 1
         message.is_last = first >= _FIN
         message.key = key
-        self._message = message
+        self.incomplete = message
         self._pull_to(start)
         return self._take_piece(message)
 
@@ -281,17 +283,17 @@ class MessageDecoder(StoredBytes):
                 raise _protocol_error("fragmented control frame")
             if second & ~_MASKED > MAX_CONTROL_PAYLOAD:
                 raise _protocol_error(f"control frame above {MAX_CONTROL_PAYLOAD} bytes")
-        elif (opcode is Opcode.CONTINUATION) is (self._message is None):
+        elif (opcode is Opcode.CONTINUATION) is (self.incomplete is None):
             raise _protocol_error(
                 "continuation without a message"
-                if self._message is None
+                if self.incomplete is None
                 else "new message within a fragmented one"
             )
         return opcode
 
     def _check_size(self, opcode: Opcode, size: int, first: int) -> IncompleteMessage:
         """Return the message that a data frame belongs to, if the frame is within the limits."""
-        message = self._message
+        message = self.incomplete
         if message is None:
             message = IncompleteMessage(opcode, bool(first & _RSV1))
         limit = self.max_payload
@@ -344,7 +346,7 @@ class MessageDecoder(StoredBytes):
         if message.opcode is Opcode.TEXT and is_plain:
             message.check_text(piece, is_complete)
         if is_complete:
-            self._message = None
+            self.incomplete = None
             self.delivered += 1
         if self._is_partial and is_plain:
             return message.opcode, bytes(piece), is_complete

@@ -295,6 +295,8 @@ class WebSocketProtocol(AcceptingProtocol):
     def dataReceived(self, data: bytes) -> None:
         self._web_socket.has_received = True
         super().dataReceived(data)
+        if self._decoder.incomplete is not None and self._stream is not None:
+            self._stream.note_buffered()  # The decoder has pulled a part of a message.
         if (self._handler is not None or self._is_stalled) and self._web_socket.is_closing:
             self.drop_messages()  # The close waits for no handler, and for no room in the output.
 

@@ -48,12 +48,15 @@ class OfProtocol:
     messages = 1
 
     def __init__(
-        self, compression: DeflateSettings | None = None, other: OfProtocol | None = None
+        self,
+        compression: DeflateSettings | None = None,
+        other: OfProtocol | None = None,
+        **settings: Any,
     ) -> None:
         factory = None if other is None else other.made.factory
         clock = None if other is None else other.made.clock
         self.made: Connected[WebSocketEcho] = Connected(
-            WebSocketEcho, "192.0.2.1", clock, factory, compression=compression
+            WebSocketEcho, "192.0.2.1", clock, factory, compression=compression, **settings
         )
         self.made.receive(OPEN_REQUEST + OFFER + END)
         self.made.sent()
@@ -170,6 +173,17 @@ class BoundsTests(SynchronousTestCase):
                 bound = HIGH_WATER + READ + kind.messages * len(frame)
                 self.assertLessEqual(most, bound, f"{kind.__name__} {size=}")
                 self.assertEqual(one.made.transport.producerState, "paused", f"{size=}")
+
+    def test_incomplete_messages_of_all_connections_are_bounded(self) -> None:
+        """At ``max_buffered`` the connection that holds most is aborted."""
+        first = OfProtocol(max_buffered=1000)
+        large = OfProtocol(other=first)
+        first.made.receive(client_frame(0x02, bytes(300)))
+        large.made.receive(client_frame(0x02, bytes(650)))
+        self.assertFalse(large.made.is_aborted)
+        first.made.receive(client_frame(0x00, bytes(60)))
+        self.assertTrue(large.made.is_aborted)
+        self.assertFalse(first.made.is_aborted)
 
     def test_flood_of_pings_is_bounded(self) -> None:
         """Whether or not the peer reads the pongs, and the application receives messages."""

@@ -48,6 +48,15 @@ def check_upgrade(upgrade: UpgradeToSsl) -> None:
         )
 
 
+class _RequestBytes(StoredBytes):
+    """The bytes of a request, in the place of the decoder of messages."""
+
+    __slots__ = ()
+
+    #: No part of a message was pulled; see `twsock.websocket.messages.MessageDecoder`.
+    incomplete = None
+
+
 class AcceptingProtocol(StreamProtocol):
     """
     A connection that begins with the handshake of a WebSocket.
@@ -161,7 +170,7 @@ class AcceptingProtocol(StreamProtocol):
         """
         if self.upgrade is not None:
             check_upgrade(self.upgrade)
-        return StoredBytes(MAX_HEAD)
+        return _RequestBytes(MAX_HEAD)
 
     @override
     def _connect(self, group: ConnectionRegistry) -> Connection:

@@ -22,9 +22,6 @@ class StoredBytes:
 
     __slots__ = ("_position", "delivered", "max_payload", "stored")
 
-    #: Only formats whose messages are pulled in parts have an incomplete message.
-    incomplete: object = None
-
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
         self.delivered = 0

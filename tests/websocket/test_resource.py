@@ -21,7 +21,7 @@ from twisted.web.resource import EncodingResourceWrapper, Resource
 from twisted.web.server import GzipEncoderFactory, Site
 from twisted.web.vhost import NameVirtualHost
 
-from tests.websocket.connections import END, REQUEST, Recorder, close, text
+from tests.websocket.connections import END, REQUEST, Recorder, binary, close, text
 from tests.websocket.pages import Page
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
@@ -56,10 +56,11 @@ class CountingSite(Site):
 class Watched(WebSocketResource):
     """Waits for the end of each request."""
 
+    request: Any
     ends: list[Any]
 
     def render(self, request: Any) -> Any:
-        self.ends = []
+        self.request, self.ends = request, []
         request.notifyFinish().addBoth(self.ends.append)
         return super().render(request)
 
@@ -167,6 +168,14 @@ class TakeOverTests(SiteTestCase):
         """``notifyFinish`` fires with None, as for other responses."""
         self.receive(REQUEST + END)
         self.assertEqual(self.resource.ends, [None])
+
+    def test_late_write_to_the_request_does_not_reach_the_client(self) -> None:
+        """A resource in front may still have the request; it gets the error of Twisted."""
+        self.receive(REQUEST + END)
+        self.sent()
+        self.assertIsNone(self.resource.request.channel)
+        self.assertRaises(RuntimeError, self.resource.request.write, b"late")
+        self.assertEqual(self.sent(), b"")
 
     def test_loss_before_the_answer_fails_the_request(self) -> None:
         """``notifyFinish`` fails, and nothing is logged by the Site."""
@@ -360,6 +369,16 @@ class GuardTests(SiteTestCase):
         self.assertEqual(self.sent(), b"\x81\x01c")
         self.assertEqual(self.transport.producerState, "producing")
 
+    def test_reading_continues_after_a_slow_login(self) -> None:
+        """The Site pauses the transport when many bytes wait behind the request."""
+        self.is_slow = True
+        self.receive(self.request())
+        self.receive(binary(bytes(20_000)))
+        self.assertEqual(self.transport.producerState, "paused")
+        self.logins[0].callback(b"user")
+        self.assertTrue(self.sent().endswith(bytes(20_000)))
+        self.assertEqual(self.transport.producerState, "producing")
+
     def test_loss_during_a_login_leaves_nothing(self) -> None:
         """The login that succeeds later finds no connection, and no error is logged."""
         self.is_slow = True
@@ -410,6 +429,19 @@ class RefusalTests(SiteTestCase):
         self.assertIn(b"the page", self.sent())
         self.assertEqual(self.logged, [426, 200])
 
+    def test_refusal_does_not_say_that_the_connection_closes(self) -> None:
+        """The Site decides about it; Upgrade is named, as :rfc:`9110`, section 7.8, asks for."""
+        foreign = b"Origin: https://other.example\r\n"
+        for request, named in (
+            (b"GET /chat HTTP/1.1\r\nHost: example.com\r\n\r\n", [b"upgrade"]),
+            (REQUEST + foreign + END, []),
+        ):
+            head = self.refused(request).partition(b"\r\n\r\n")[0].lower()
+            fields = [line.split(b": ") for line in head.split(b"\r\n")[1:]]
+            found = [value for name, value in fields if name == b"connection"]
+            self.assertEqual(found, named)
+            self.assertEqual(len([name for name, _ in fields if name == b"content-length"]), 1)
+
     def test_rules_of_the_factory_hold(self) -> None:
         """Origin, Host, version, and a body are judged as without a Site."""
         for line, status in (
@@ -451,6 +483,29 @@ class RefusalTests(SiteTestCase):
                 return resource.render(request)
 
         self.site.resource = Http2()
+        self.assertIn(b" 505 ", self.refused(REQUEST + END).partition(b"\r\n")[0])
+
+    def test_channel_of_another_kind_is_refused(self) -> None:
+        """Also if its requests look like HTTP/1.1: it may not have a transport to take over."""
+        resource = self.resource
+
+        class Other:
+            """A channel that is no channel of HTTP/1.1."""
+
+            def __init__(self, channel: Any) -> None:
+                self.channel = channel
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.channel, name)
+
+        class Wrapping(Resource):
+            isLeaf = True  # noqa: N815 - Twisted reads it
+
+            def render(self, request: Any) -> Any:
+                request.channel = Other(request.channel)
+                return resource.render(request)
+
+        self.site.resource = Wrapping()
         self.assertIn(b" 505 ", self.refused(REQUEST + END).partition(b"\r\n")[0])
 
     def test_factory_with_tls_of_its_own_is_an_error(self) -> None:

@@ -28,6 +28,14 @@ from twsock.stream.upgrade import UpgradePolicy
 #: More bytes than the kernel takes for a peer that reads none.
 LARGE = 32 * 1024 * 1024
 
+#: The fields of a request for a WebSocket.
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
 LOCAL = "tcp:0:interface=127.0.0.1"
 
 
@@ -184,6 +192,16 @@ class LimitTests(SiteBuilder):
         opened = [self.connect() for _ in range(6)]
         self.assertEqual([t.is_aborted for _, t in opened], [False] * 5 + [True])
 
+    def test_web_sockets_count_once(self) -> None:
+        """They have left the site, and leave less room for pages."""
+        for _ in range(3):
+            channel, transport = self.connect()
+            channel.dataReceived(get("/ws", *UPGRADE))
+            self.assertIn(b" 101 ", transport.value())
+        self.assertEqual((len(self.site.channels), len(self.factory.group)), (0, 3))
+        opened = [self.connect() for _ in range(4)]
+        self.assertEqual([t.is_aborted for _, t in opened], [False] * 3 + [True])
+
     def test_pages_have_a_limit_of_their_own(self) -> None:
         """Without a limit of the factory as well."""
         self.factory.group.max_connections = None
@@ -232,9 +250,7 @@ class LimitTests(SiteBuilder):
     def test_web_sockets_are_refused_while_the_site_drains(self) -> None:
         """With 503; a page is served, and then its connection ends."""
         self.site.drain(5)
-        upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
-                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
-        for path, fields, status in (("/ws", upgrade, b" 503 "), ("/none", (), b" 404 ")):
+        for path, fields, status in (("/ws", UPGRADE, b" 503 "), ("/none", (), b" 404 ")):
             channel, transport = self.connect()
             channel.dataReceived(get(path, *fields))
             head = transport.value().partition(b"\r\n\r\n")[0]

@@ -81,6 +81,11 @@ class NameTests(SynchronousTestCase):
         for code in (named_code(1001), check_code(1001), received, violation.code):
             self.assertIs(code, CloseCode.GOING_AWAY)
 
+    def test_each_code_is_shown_as_its_number(self) -> None:
+        """In every version of Python."""
+        code = CloseCode.GOING_AWAY
+        self.assertEqual(f"{code} {code:d} {code!s}", "1001 1001 1001")
+
     def test_any_other_code_is_a_plain_integer(self) -> None:
         """Such as those of applications."""
         received, _ = decode_close(b"\x0f\xa0")

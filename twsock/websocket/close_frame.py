@@ -11,6 +11,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from typing_extensions import override
+
 from twsock._integers import checked_integer
 from twsock.errors import RemoteProtocolError
 from twsock.websocket.frames import MAX_CONTROL_PAYLOAD
@@ -33,7 +35,11 @@ MAX_REASON: Final = MAX_CONTROL_PAYLOAD - _CODE_SIZE
 
 
 class CloseCode(enum.IntEnum):
-    """Why a WebSocket closes: the codes that IANA has registered from 1000 to 1999."""
+    """
+    Why a WebSocket closes: the codes that IANA has registered from 1000 to 1999.
+
+    ``str`` returns the number.
+    """
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -54,6 +60,15 @@ class CloseCode(enum.IntEnum):
     BAD_GATEWAY = 1014
     #: The TLS handshake failed; never sent.
     TLS_HANDSHAKE = 1015
+
+    # As in Python 3.11 and later. In Python 3.10 ``str`` returns the name.
+    @override
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @override
+    def __format__(self, form: str) -> str:
+        return format(self.value, form)
 
 
 #: Codes that a close frame carries (section 7.4.2, and IANA's registry). The code 1004 has no

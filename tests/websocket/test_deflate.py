@@ -489,6 +489,15 @@ class InflaterTests(SynchronousTestCase):
         self.assertEqual(make_inflater().inflate(full + b"\0", MIB), bytes(65_530))
         self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, full + b"\0x")
 
+    def test_the_padding_after_a_whole_step_is_accepted(self) -> None:
+        """The stream fills the steps; the padding is the only byte of the next step."""
+        for keeps_context in (False, True):
+            inflater = make_inflater(keeps_context=keeps_context)
+            full = final_message(65_536)
+            self.assertEqual(inflater.inflate(full + b"\0", MIB), bytes(65_531))
+            self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, full + b"\0\0")
+            self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, full + b"x")
+
     def test_a_peer_may_end_its_stream_with_each_message(self) -> None:
         """With context takeover, the next message may still refer to the last one."""
         inflater = make_inflater(keeps_context=True, window_bits=12)

@@ -340,7 +340,7 @@ class Inflater:
             return b""
         decompressor = self._decompressor or self._new_decompressor()
         try:
-            found, behind = _decompress(decompressor, data, limit)
+            found, rest = _decompress(decompressor, data, limit)
             is_ended = decompressor.eof
             if not is_ended:
                 self._check_tail(decompressor)
@@ -349,7 +349,7 @@ class Inflater:
         if is_ended:
             # The peer ended its DEFLATE stream (section 7.2.3.4). Only one stream is accepted in a
             # message: many small ones would take much time.
-            if behind or decompressor.unused_data not in (b"", _PADDING):
+            if decompressor.unused_data + rest not in (b"", _PADDING):
                 raise _malformed()
             decompressor = self._new_decompressor(found)
         if self._keeps_context:
@@ -382,11 +382,11 @@ class Inflater:
 
 def _decompress(
     decompressor: zlib._Decompress, data: bytes | bytearray, limit: int
-) -> tuple[bytes, int]:
+) -> tuple[bytes, bytes]:
     """
     Decompress data in small steps, so that a bomb takes no more memory than its limit.
 
-    :returns: the result; and how many bytes of the data follow the piece that has ended the stream.
+    :returns: the result; and the first bytes after the piece that has ended the stream, if any.
     :raises WebSocketViolation: when the result is above the limit.
     """
     # One byte more shows that the result is too large. For zlib, 0 would mean no limit.
@@ -394,7 +394,7 @@ def _decompress(
         result = decompressor.decompress(data, limit + 1)
         if len(result) > limit:
             raise _too_big(limit)
-        return result, 0
+        return result, b""
     results = []
     end, left, is_full = 0, limit, False
     with memoryview(data) as view:
@@ -411,7 +411,9 @@ def _decompress(
             left -= len(results[-1])
             if left < 0:
                 raise _too_big(limit)
-    return b"".join(results), max(0, len(data) - end)
+        # Two bytes are enough: after the stream, at most `_PADDING` is accepted.
+        rest = bytes(view[end : end + 2])
+    return b"".join(results), rest
 
 
 def _too_big(limit: int) -> WebSocketViolation:

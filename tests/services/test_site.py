@@ -138,6 +138,12 @@ class FolderTests(SiteBuilder):
             self.assertEqual(await self.ask(get(path)), expected, f"{path=}")
         self.assertIn(b"Location: /sub/", self.head)
 
+    async def test_browsers_do_not_guess_the_type(self) -> None:
+        """A text that looks like a page is none."""
+        for path in ("/page.txt", "/none"):
+            await self.ask(get(path))
+            self.assertIn(b"x-content-type-options: nosniff", self.head.lower(), path)
+
     async def test_nothing_else_is_served(self) -> None:
         """No listing, no hidden file, no pipe, and nothing outside of the folder."""
         for path in (
@@ -149,6 +155,7 @@ class FolderTests(SiteBuilder):
             "/../secret",
             "/%2e%2e/secret",
             "/..%2fsecret",
+            "/sub%2findex.html",
             "/sub/%2E%2E/%2e%2e/secret",
             "//page.txt",
             "/page.txt/",

@@ -22,7 +22,14 @@ from tests.websocket.test_beside_websockets import (
     decode_with_ours,
     streams,
 )
-from twsock import MessageWebSocket, SocketError, StreamWebSocket
+from twsock import (
+    MessageWebSocket,
+    ServerMessageWebSocket,
+    ServerStreamWebSocket,
+    SocketError,
+    StreamWebSocket,
+)
+from twsock.sockets.websocket.server import ServerWebSocket
 from twsock.websocket import CloseCode
 from twsock.websocket.frames import Opcode, encode_frame
 
@@ -32,13 +39,56 @@ _EXAMPLES: Final = 600 if THOROUGH else 100
 Step = Callable[["Conversation"], object]
 
 
+class FromListener:
+    """A WebSocket of a listener, with the calls of `Served`."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._accepted = Accepted(is_stream=kind is ServerStreamWebSocket)
+        self.socket = self._accepted.open()
+        self.reactor = self._accepted.reactor
+        self.transport = self._accepted.transport
+        self.closed: list[Any] = []
+        self.socket.closed.add(lambda _, args: self.closed.append(args))
+
+    def receive(self, data: bytes) -> None:
+        """Deliver frames of a server as those of a client: a key of zeros changes no byte."""
+        frames = b""
+        while len(data) >= 2 and data[1] < 126:
+            end = 2 + data[1]
+            frames += bytes((data[0], data[1] | 0x80)) + bytes(4) + data[2:end]
+            data = data[end:]
+        self._accepted.receive(frames + data)
+
+    def turn(self) -> None:
+        """Let the reactor run one turn."""
+        self.reactor.advance(0)
+
+    def end(self) -> None:
+        """Deliver the client's FIN."""
+        self._accepted.protocol.readConnectionLost()
+
+    def lose(self) -> None:
+        """Report the loss of the connection, after an end in order."""
+        self._accepted.lose(is_clean=True)
+
+    def reset(self) -> None:
+        """Report a reset by the client."""
+        self._accepted.lose()
+
+
 class Conversation:
     """One WebSocket, and all Deferreds that its calls have returned."""
 
     def __init__(self, kind: type[Any]) -> None:
-        self.made: Any = Served(kind)
-        self.pending: list[Deferred[Any]] = [self.made.connect()]
-        self.made.accept()
+        self.made: Any
+        self.pending: list[Deferred[Any]]
+        if issubclass(kind, ServerWebSocket):
+            self.made = FromListener(kind)
+            self.pending = [self.made.socket.output_stream.flush()]
+        else:
+            self.made = Served(kind)
+            self.pending = [self.made.connect()]
+            self.made.accept()
         self.is_over = False
 
     def call(self, operation: Deferred[Any]) -> None:
@@ -65,7 +115,7 @@ class Conversation:
     def read(self) -> Deferred[Any]:
         """Ask for what comes next."""
         socket = self.made.socket
-        if isinstance(socket, MessageWebSocket):
+        if isinstance(socket, (MessageWebSocket, ServerMessageWebSocket)):
             return socket.receive()
         stream: Deferred[Any] = socket.input_stream.receive_some()
         return stream
@@ -106,10 +156,12 @@ STEPS: dict[str, Step] = {
 
 
 class AnyConversationTests(SynchronousTestCase):
-    """Steps in any order, for both kinds of WebSockets."""
+    """Steps in any order, for all kinds of WebSockets."""
 
     @given(
-        st.sampled_from((MessageWebSocket, StreamWebSocket)),
+        st.sampled_from(
+            (MessageWebSocket, StreamWebSocket, ServerMessageWebSocket, ServerStreamWebSocket)
+        ),
         st.lists(st.sampled_from(sorted(STEPS)), max_size=12),
     )
     def test_each_deferred_fires(self, kind: type[Any], steps: list[str]) -> None:

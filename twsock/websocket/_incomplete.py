@@ -8,11 +8,12 @@ was pulled, without masks.
 from __future__ import annotations
 
 from codecs import utf_8_decode
+from io import BytesIO
 from typing import Any
 
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.frames import Opcode
-from twsock.websocket.masking import KEY_SIZE, mask
+from twsock.websocket.masking import KEY_SIZE
 
 __all__ = ["IncompleteMessage", "not_utf_8"]
 
@@ -25,13 +26,12 @@ class IncompleteMessage:
     :ivar size: how many bytes of payload these frames have announced.
     :ivar left: how many bytes of the current frame have not been pulled.
     :ivar is_last: whether the current frame is the last one.
-    :ivar key: the key of the current frame, rotated to the next byte; empty without a mask.
-    :ivar payload: the bytes that were pulled, without masks; empty if pieces are delivered.
     :ivar tail: the first bytes of a character that has not arrived completely.
     """
 
     __slots__ = (
-        "fragments", "is_compressed", "is_last", "key", "left", "opcode", "payload", "size", "tail",
+        "_key", "_payload", "fragments", "is_compressed", "is_last", "left", "opcode", "size",
+        "tail",
     )  # fmt: skip
 
     def __init__(self, opcode: Opcode, is_compressed: bool) -> None:
@@ -41,19 +41,44 @@ class IncompleteMessage:
         self.size = 0
         self.left = 0
         self.is_last = False
-        self.key: bytes | bytearray = b""
-        self.payload = bytearray()
+        # The key of the current frame, rotated to the next byte; empty without a mask.
+        self._key: bytes | bytearray = b""
         self.tail = b""
+        # The pieces that were collected, without masks; None if pieces are delivered.
+        self._payload: BytesIO | None = None
 
-    def unmask(self, piece: Any) -> Any:
-        """Return a piece without its mask, and rotate the key for the next piece."""
-        key = self.key
-        if not key:
-            return piece
-        turn = len(piece) % KEY_SIZE
-        if turn:
-            self.key = key[turn:] + key[:turn]
-        return mask(piece, key)
+    @property
+    def collected(self) -> int:
+        """The number of bytes that were collected."""
+        return 0 if self._payload is None else self._payload.tell()
+
+    def collect(self, piece: Any) -> None:
+        """Append a piece to those that were collected."""
+        if self._payload is None:
+            self._payload = BytesIO()
+        self._payload.write(piece)
+
+    def take_collected(self) -> bytes:
+        """Return all pieces that were collected; call it once."""
+        assert self._payload is not None
+        # A `BytesIO` returns its buffer itself; a bytearray would have to be copied.
+        return self._payload.getvalue()
+
+    def begin_frame(self, size: int, is_last: bool, key: bytes | bytearray) -> None:
+        """Begin the next frame, of ``size`` bytes of payload."""
+        self.size += size
+        self.left = size
+        self.fragments += 1
+        self.is_last = is_last
+        self._key = key
+
+    def next_key(self, size: int) -> bytes | bytearray:
+        """Return the key for the next piece of the frame, and rotate it by ``size`` bytes."""
+        key = self._key
+        turn = size % KEY_SIZE
+        if turn and key:
+            self._key = key[turn:] + key[:turn]
+        return key
 
     def check_text(self, piece: Any, is_complete: bool) -> None:
         """

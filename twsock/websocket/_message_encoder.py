@@ -32,9 +32,11 @@ __all__ = ["Compressor", "MessageEncoder"]
 
 _FIN: Final = 0x80
 
-# Cached: a global lookup costs a fifth of an enum attribute.
+# Cached: a global lookup costs less than a tenth of an enum attribute, on Python 3.11.
+_CONTINUATION: Final = Opcode.CONTINUATION
 _TEXT: Final = Opcode.TEXT
-_CLOSE: Final = int(Opcode.CLOSE)
+_BINARY: Final = Opcode.BINARY
+_CLOSE: Final = Opcode.CLOSE
 
 
 class Compressor(typing.Protocol):
@@ -130,7 +132,7 @@ class MessageEncoder:
             if size <= MAX_MEDIUM and opcode < _CLOSE:
                 return pack_medium(_FIN | opcode, MEDIUM, size) + data
             return encode_header(opcode, size) + data
-        if opcode >= Opcode.CLOSE:
+        if opcode >= _CLOSE:
             return encode_frame(opcode, data, key=self._next_key())
         if self._unfinished is not None:
             raise LocalProtocolError(f"a {self._unfinished.name} message is sent in fragments")
@@ -160,15 +162,15 @@ class MessageEncoder:
             unfinished. The unfinished message can still be continued.
         :raises UnicodeEncodeError: when a text has no form in UTF-8.
         """
-        if opcode not in (Opcode.TEXT, Opcode.BINARY):
+        if opcode not in (_TEXT, _BINARY):
             raise LocalProtocolError(f"{opcode.name} is not the opcode of a message")
         if self._unfinished not in (None, opcode):
             raise LocalProtocolError(f"a {self._unfinished.name} message is sent in fragments")
         if isinstance(data, str):
             data = data.encode("utf-8")
-        if opcode is Opcode.TEXT:
+        if opcode is _TEXT:
             self._tail = _check_text(self._tail + data, is_final)
-        first = opcode if self._unfinished is None else Opcode.CONTINUATION
+        first = opcode if self._unfinished is None else _CONTINUATION
         self._unfinished = None if is_final else opcode
         self._is_usual = self._has_shortcut and is_final
         return b"".join(self._frames(first, data, is_final=is_final))
@@ -207,7 +209,7 @@ class MessageEncoder:
         for start in range(0, size or 1, limit):
             end = start + limit
             yield encode_frame(
-                Opcode.CONTINUATION if start else opcode,
+                _CONTINUATION if start else opcode,
                 data if limit == size else data[start:end],
                 is_final=is_final and end >= size,
                 is_compressed=is_compressed and not start,

@@ -26,7 +26,7 @@ from twsock.stream.protocol import Handled
 from twsock.websocket.accepting import AcceptingProtocol
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.connection import WebSocket
-from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode, encode_header
+from twsock.websocket.frames import Opcode, encode_header
 from twsock.websocket.handshake import Acceptance, refuse
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
 from twsock.wire.byte_queue import Buffer, as_bytes
@@ -40,12 +40,14 @@ DEFAULT_MAX_MESSAGE_SIZE: Final = 1024 * 1024
 _TEXT: Final = Opcode.TEXT
 _BINARY: Final = Opcode.BINARY
 
-# Headers of small messages, whose sizes are one byte.
-_HEADER_SIZE: Final = 2
-_TEXT_HEADERS: Final = tuple(encode_header(_TEXT, size) for size in range(MAX_CONTROL_PAYLOAD + 1))
-_BINARY_HEADERS: Final = tuple(
-    encode_header(_BINARY, size) for size in range(MAX_CONTROL_PAYLOAD + 1)
-)
+#: CPython compares integers of at most 30 bits faster than larger ones. The encoder handles larger
+#: messages, with the same result.
+_UNLIMITED: Final = (1 << 30) - 1
+
+# Headers of smaller messages, whose lengths are one byte.
+_LONG: Final = 126
+_TEXT_HEADERS: Final = tuple(encode_header(_TEXT, size) for size in range(_LONG))
+_BINARY_HEADERS: Final = tuple(encode_header(_BINARY, size) for size in range(_LONG))
 
 
 class WebSocketProtocol(AcceptingProtocol):
@@ -64,12 +66,10 @@ class WebSocketProtocol(AcceptingProtocol):
     """
 
     _is_partial: ClassVar[bool] = False
-    # The largest message, in bytes, that is sent with one of the headers above.
-    _max_plain = MAX_CONTROL_PAYLOAD
+    # Messages up to this size, in bytes, are sent as one frame without compression.
+    _max_plain = _UNLIMITED
     # The same between two messages that are sent in pieces.
-    _max_plain_between = MAX_CONTROL_PAYLOAD
-    # Whether each message is sent as one frame without compression.
-    _is_plain = True
+    _max_plain_between = _UNLIMITED
     _encoder: MessageEncoder
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -147,11 +147,13 @@ class WebSocketProtocol(AcceptingProtocol):
         data = text.encode()
         size = len(data)
         if size > self._max_plain or not self._web_socket.is_open:
-            self._send(stream, _TEXT, data, text)
+            self._send(stream, _TEXT, text)
             return
-        stream.write(_TEXT_HEADERS[size] + data)
+        header = _TEXT_HEADERS[size] if size < _LONG else encode_header(_TEXT, size)
+        frame = header + data
+        stream.write(frame)
         if not self._is_delivering:
-            self._push(stream, size + _HEADER_SIZE)
+            self._push(stream, len(frame))
 
     def send_binary(self, data: Buffer) -> None:
         """
@@ -165,12 +167,14 @@ class WebSocketProtocol(AcceptingProtocol):
             data = as_bytes(data)
         size = len(data)
         if size > self._max_plain or not self._web_socket.is_open:
-            self._send(stream, _BINARY, data, data)
+            self._send(stream, _BINARY, data)
             return
         # The same as `_send`, with fewer calls.
-        stream.write(_BINARY_HEADERS[size] + data)
+        header = _BINARY_HEADERS[size] if size < _LONG else encode_header(_BINARY, size)
+        frame = header + data
+        stream.write(frame)
         if not self._is_delivering:
-            self._push(stream, size + _HEADER_SIZE)
+            self._push(stream, len(frame))
 
     def send_fragment(self, data: Buffer, is_text: bool, is_complete: bool) -> None:
         """
@@ -244,15 +248,11 @@ class WebSocketProtocol(AcceptingProtocol):
         self._web_socket.abort()
         return stream.when_lost()
 
-    def _send(self, stream: Connection, opcode: Opcode, data: bytes, message: str | bytes) -> None:
-        """Send a message of any size; ``data`` are its bytes."""
+    def _send(self, stream: Connection, opcode: Opcode, message: str | bytes) -> None:
+        """Send a message that may need compression or several frames."""
         if not self._web_socket.is_open:
             self._refuse_to_send(stream)
-        if self._is_plain and self._max_plain >= 0:
-            frame = encode_header(opcode, len(data)) + data
-        else:
-            frame = self._encoder.encode(opcode, message)
-        self._write(stream, frame)
+        self._write(stream, self._encoder.encode(opcode, message))
 
     def _write(self, stream: Connection, frame: bytes) -> None:
         if self._is_delivering:
@@ -333,8 +333,6 @@ class WebSocketProtocol(AcceptingProtocol):
             deflater=None if compression is None else compression.deflater(is_server=True),
             max_fragment_size=settings.max_fragment_size,
         )
-        if not (settings.max_fragment_size is None and compression is None):
-            self._is_plain = False
         if settings.max_fragment_size is not None:
             self._max_plain = min(self._max_plain, settings.max_fragment_size)
         if compression is not None:

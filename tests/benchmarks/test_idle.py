@@ -35,12 +35,12 @@ class IdleTests(SynchronousTestCase):
             self.assertGreater(server["cases"]["idle"]["echoed"], 0, name)
 
     def test_idle_web_sockets_are_measured(self) -> None:
-        """A server gets a row with its growth, without and with compression."""
+        """A server gets a row with its growth; here with compression."""
         servers = run_small(
-            self, websocket_idle.BENCHMARK, "--connections", "20", "--servers", "echo"
+            self,
+            websocket_idle.BENCHMARK,
+            *("--connections", "20", "--servers", "echo", "--cases", "deflated"),
         )
-        cases = servers["echo"]["cases"]
-        self.assertEqual(list(cases), ["plain", "deflated"])
-        for name, figures in cases.items():
-            self.assertGreaterEqual(figures["echoed"], figures["connected"], name)
-            self.assertGreater(figures["connected"], 0, name)
+        figures = servers["echo"]["cases"]["deflated"]
+        self.assertGreaterEqual(figures["echoed"], figures["connected"])
+        self.assertGreater(figures["connected"], 0)

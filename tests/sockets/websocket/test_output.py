@@ -13,6 +13,7 @@ from twsock import (
     LocalProtocolError,
     MessageWebSocket,
     SocketError,
+    SocketMessageType,
     WebSocketClosedError,
 )
 from twsock.websocket.deflate import DeflateSettings
@@ -63,6 +64,18 @@ class OutputTests(SynchronousTestCase):
         made.socket.abort()
         made.reset()
         self.failureResultOf(sending, ClosedError)
+
+    def test_after_the_end_a_wrong_message_fails_with_the_reason_of_the_end(self) -> None:
+        """A text that is not UTF-8, or a message within another, is no error of the caller then."""
+        made = served(MessageWebSocket)
+        made.socket.control.message_type = SocketMessageType.UTF8
+        self.failureResultOf(made.socket.output_stream.write(b"\xff"), LocalProtocolError)
+        made.socket.send_nonfinal_frame(b"a")
+        self.failureResultOf(made.socket.send("b"), LocalProtocolError)
+        made.receive(close(4000))
+        for sending in (made.socket.send("b"), made.socket.output_stream.write(b"\xff")):
+            failure = self.failureResultOf(sending, WebSocketClosedError)
+            self.assertEqual(failure.value.code, 4000)
 
     def test_type_of_a_message_may_be_given(self) -> None:
         """`send_message` does not depend on ``message_type``."""

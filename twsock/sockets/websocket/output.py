@@ -169,7 +169,8 @@ class WebSocketOutputStream:
         try:
             frame = encoder.encode(opcode, data)
         except LocalProtocolError as error:
-            return fail(error.copy())
+            # After the end, no message is right: the end is the reason.
+            return self._refusal() or fail(error.copy())
         frames = self._frames
         sending = frames.write(frame) if waits_for_kernel else frames.send_all(frame)
         if type(sending) is not Fired:
@@ -210,7 +211,8 @@ class WebSocketOutputStream:
         Return the failure of a message that cannot be queued.
 
         The check comes before the compression: later messages may refer to a compressed message, so
-        that message has to be sent. Without compression, the queue refuses the encoded message.
+        that message has to be sent. Without compression, the queue refuses the encoded message, and
+        the check follows an error of the encoder.
         """
         if self._is_closed:
             return fail(_closed())

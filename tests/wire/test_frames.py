@@ -305,7 +305,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(received, decoder.max_payload)
         return peak, most
 
-    def test_the_peak_of_memory_is_within_one_and_a_quarter_limits(self) -> None:
+    def test_the_peak_of_memory_is_within_two_and_a_half_limits(self) -> None:
         """For one frame of the limit's size, in large, small and tiny pieces."""
         for size, step in ((16 * MIB, 64 * KIB), (16 * MIB, KIB), (256 * KIB, 1)):
             peak, most = self.feed(FrameDecoder(max_payload=size), encode_frame(bytes(size)), step)

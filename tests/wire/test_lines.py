@@ -193,7 +193,7 @@ class LimitTests(SynchronousTestCase):
 class MemoryTests(SynchronousTestCase):
     """Memory and work grow with the number of bytes, not with the cuts."""
 
-    def test_the_peak_of_memory_is_within_one_and_a_quarter_limits(self) -> None:
+    def test_the_peak_of_memory_is_within_two_and_a_half_limits(self) -> None:
         """For one line of the limit's size, in large and tiny pieces."""
         size = 512 * KIB
         stream = bytes(size) + b"\r\n"

@@ -11,30 +11,18 @@ import itertools
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
-from unittest import skipIf
-
-from twisted.trial.unittest import SynchronousTestCase
+from typing import Final
 
 from tests import THOROUGH
 from tests.autobahn import find_free_port, wait_until_it_listens
-from tests.services.processes import twistd
+from tests.outside_programs import CLOSED, GO_SOURCES, OUR_CLIENT, Folder, echo, needs
 from tests.test_outside_tools import find
 
-#: Seconds for a program; many times the time of the slowest.
-_PATIENCE: Final = 120
-
-#: Where Debian has the libraries of Node and of Go.
+#: Where Debian has the libraries of Node.
 _NODE: Final = {"NODE_PATH": "/usr/share/nodejs"}
-_GO: Final = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": ""}
-_GORILLA: Final = Path("/usr/share/gocode/src/github.com/gorilla/websocket")
-
-#: What each client prints: the code and the reason of its close, which the server has echoed.
-_CLOSED: Final = "closed 4001 bye"
+_GORILLA: Final = GO_SOURCES / "github.com/gorilla/websocket"
 
 # Each client sends a text, an empty text, a text that is not ASCII, and one of 900,000 bytes, each
 # after the last has come back, and closes with the code 4001.
@@ -146,26 +134,6 @@ func main() {
 }
 """
 
-_OUR_CLIENT: Final = """
-import sys
-from twisted.internet.task import react
-from twsock import MessageWebSocket
-from twsock.websocket import DeflateSettings
-
-async def main(reactor):
-    for compression in (None, DeflateSettings(context_takeover=True, max_window_bits=15)):
-        async with MessageWebSocket(reactor) as websocket:
-            websocket.control.compression = compression
-            await websocket.connect(sys.argv[1])
-            for message in ("Hello", "", "h\\u00e9llo", b"", "x" * 900_000, bytes(70_000)):
-                await websocket.send(message)
-                assert await websocket.receive(timeout=60) == message
-            await websocket.ping()
-            print("compressed" if websocket.information.is_compressed else "plain")
-
-react(main)
-"""
-
 #: Connects as a page of this host, and as a page of another host.
 _PAGES: Final = """
 import sys
@@ -210,14 +178,6 @@ def settings_in_page(first_line: str) -> str:
     return "\n".join((first_line, *lines)) + "\n"
 
 
-def needs(*programs: str, why: str = "") -> Callable[[Any], Any]:
-    """Skip a test if a program or a library is missing, and in the daily profile."""
-    if not THOROUGH:
-        return skipIf(True, "outside programs run with TWSOCK_TESTS=thorough")
-    missing = [program for program in programs if find(program) is None]
-    return skipIf(bool(missing or why), f"not installed: {' '.join(missing) or why}")
-
-
 def _has_node_ws() -> bool:
     node = find("node") if THOROUGH else None
     if node is None:
@@ -231,81 +191,24 @@ needs_node = needs("node", why="" if _has_node_ws() else "ws of Node (node-ws)")
 needs_go = needs("go", why="" if _GORILLA.is_dir() else "golang-github-gorilla-websocket-dev")
 
 
-class _Folder(SynchronousTestCase):
-    """A folder for programs."""
+#: The options of the service for both ways.
+_BOTH: Final[Sequence[tuple[str, ...]]] = ((), ("--compression",))
 
-    def setUp(self) -> None:
-        made = tempfile.TemporaryDirectory()
-        self.addCleanup(made.cleanup)
-        self.folder = Path(made.name)
 
-    def write(self, name: str, text: str) -> str:
-        path = self.folder / name
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    def run_program(self, *command: str, variables: Mapping[str, str] | None = None) -> str:
-        """Run a program until it exits; return its output."""
-        done = subprocess.run(
-            [find(command[0]) or command[0], *command[1:]],
-            env={**os.environ, **(variables or {})},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-        self.assertEqual(done.returncode, 0, done.stdout)
-        return done.stdout
-
-    @contextmanager
-    def running(
-        self, *command: str, variables: Mapping[str, str] | None = None
-    ) -> Iterator[subprocess.Popen[str]]:
-        """Run a program in the background."""
-        with subprocess.Popen(
-            [find(command[0]) or command[0], *command[1:]],
-            env={**os.environ, **(variables or {})},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+class ClientTests(Folder):
+    """Clients of other projects, with the echo of ``twistd twsock-websocket``."""
 
     def node_client(self, port: int) -> str:
         """Run the client of Node; return what it prints."""
         client = self.write("client.js", _NODE_CLIENT)
         return self.run_program("node", client, f"ws://127.0.0.1:{port}/", variables=_NODE).strip()
 
-
-@contextmanager
-def echo(*options: str) -> Iterator[int]:
-    """Run ``twistd twsock-websocket``; yields its port."""
-    local = "tcp:0:interface=127.0.0.1"
-    with twistd("twsock-websocket", "--endpoint", local, *options) as service:
-        (port,) = service.wait_for_ports()
-        yield port
-
-
-#: The options of the service for both ways.
-_BOTH: Final[Sequence[tuple[str, ...]]] = ((), ("--compression",))
-
-
-class ClientTests(_Folder):
-    """Clients of other projects, with the echo of ``twistd twsock-websocket``."""
-
     @needs_node
     def test_ws_of_node(self) -> None:
         """It offers compression, which is used if the service has the option."""
         for options, extension in zip(_BOTH, ("", " permessage-deflate"), strict=True):
             with echo(*options) as port:
-                self.assertEqual(self.node_client(port), _CLOSED + extension, options)
+                self.assertEqual(self.node_client(port), CLOSED + extension, options)
 
     @needs("javac")
     def test_websocket_of_java(self) -> None:
@@ -313,38 +216,34 @@ class ClientTests(_Folder):
         client = self.write("Client.java", _JAVA_CLIENT)
         with echo("--compression") as port:
             printed = self.run_program("java", client, f"ws://127.0.0.1:{port}/")
-        self.assertEqual(printed.strip(), _CLOSED)
+        self.assertEqual(printed.strip(), CLOSED)
 
     @needs_go
     def test_gorilla_of_go(self) -> None:
         """With and without compression."""
-        variables = {**_GO, "GOCACHE": str(self.folder / "cache")}
-        source = self.write("main.go", _GO_CLIENT)
-        self.run_program("go", "build", "-o", "client", source, variables=variables)
+        client = self.build_go(_GO_CLIENT)
         with echo("--compression") as port:
             for words in ((), ("compressed",)):
-                printed = self.run_program(
-                    str(self.folder / "client"), f"ws://127.0.0.1:{port}/", *words
-                )
-                self.assertEqual(printed.strip(), _CLOSED, words)
+                printed = self.run_program(client, f"ws://127.0.0.1:{port}/", *words)
+                self.assertEqual(printed.strip(), CLOSED, words)
 
 
-class ServerTests(_Folder):
+class ServerTests(Folder):
     """`MessageWebSocket` with servers of other projects."""
 
     @needs_node
     def test_ws_of_node(self) -> None:
         """With and without compression, of either end."""
         server = self.write("server.js", _NODE_SERVER)
-        for word, expected in (("plain", "plain plain"), ("deflate", "plain compressed")):
+        for word, compressed in (("plain", "plain"), ("deflate", "compressed")):
             with self.running("node", server, word, variables=_NODE) as process:
                 assert process.stdout is not None
                 uri = f"ws://127.0.0.1:{int(process.stdout.readline())}/"
-                printed = self.run_program(sys.executable, "-c", _OUR_CLIENT, uri)
-            self.assertEqual(printed.split(), expected.split(), word)
+                printed = self.run_program(sys.executable, "-c", OUR_CLIENT, uri)
+            self.assertEqual(printed.split(), ["plain", compressed, compressed], word)
 
 
-class ProxyTests(_Folder):
+class ProxyTests(Folder):
     """Reverse proxies in front of ``twistd twsock-websocket``."""
 
     def converse_through(self, program: str, option: str, settings: str) -> None:
@@ -358,9 +257,9 @@ class ProxyTests(_Folder):
             with self.running(program, *option.split(), self.write("settings", text)):
                 wait_until_it_listens(port)
                 uri = f"ws://127.0.0.1:{port}/chat"
-                messages = self.run_program(sys.executable, "-c", _OUR_CLIENT, uri)
+                messages = self.run_program(sys.executable, "-c", OUR_CLIENT, uri)
                 pages = self.run_program(sys.executable, "-c", _PAGES, uri)
-        self.assertEqual(messages.split(), ["plain", "compressed"])
+        self.assertEqual(messages.split(), ["plain", "compressed", "compressed"])
         self.assertEqual(pages.split(), ["Hello", "FORBIDDEN"])
 
     @needs("nginx")

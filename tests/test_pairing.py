@@ -35,6 +35,8 @@ UNPAIRED_TESTS = {
     "tests/test_browsers.py": "WebSockets, with Chromium",
     "tests/test_autobahn.py": "twsock/websocket/, with the test suite of Autobahn",
     "tests/test_outside_tools.py": "the upgrade, with outside tools",
+    "tests/test_outside_compression.py": "compressed WebSockets, with outside programs",
+    "tests/test_outside_proxies.py": "WebSockets through outside proxies",
     "tests/test_outside_websockets.py": "WebSockets, with outside programs",
     "tests/test_packaging.py": "setup.cfg",
     "tests/test_pairing.py": "tests/ itself",

@@ -69,7 +69,11 @@ def make_deflater(
     *, keeps_context: bool = False, window_bits: int = 15, min_size: int = 0
 ) -> Deflater:
     return Deflater(
-        window_bits=window_bits, keeps_context=keeps_context, memory_level=8, min_size=min_size
+        window_bits=window_bits,
+        keeps_context=keeps_context,
+        compression_level=6,
+        memory_level=8,
+        min_size=min_size,
     )
 
 
@@ -310,11 +314,15 @@ class SettingsTests(SynchronousTestCase):
     """Settings are checked, and their defaults cost little memory."""
 
     def test_defaults(self) -> None:
-        """No context takeover, window 12, memory level 5, nothing below 256 bytes."""
+        """No context takeover, window 12, levels 3 and 5, nothing below 256 bytes."""
         self.assertEqual(
             DEFAULTS,
             DeflateSettings(
-                context_takeover=False, max_window_bits=12, memory_level=5, min_size=256
+                context_takeover=False,
+                max_window_bits=12,
+                compression_level=3,
+                memory_level=5,
+                min_size=256,
             ),
         )
 
@@ -323,13 +331,15 @@ class SettingsTests(SynchronousTestCase):
         for name, value in (
             ("max_window_bits", 8),
             ("max_window_bits", 16),
+            ("compression_level", 0),
+            ("compression_level", 10),
             ("memory_level", 0),
             ("memory_level", 10),
             ("min_size", -1),
         ):
             with self.assertRaises(ValueError, msg=name):
                 DeflateSettings(**{name: cast(Any, value)})
-        for name in ("max_window_bits", "memory_level", "min_size"):
+        for name in ("max_window_bits", "compression_level", "memory_level", "min_size"):
             with self.assertRaises(TypeError, msg=name):
                 DeflateSettings(**{name: cast(Any, 9.5)})
 
@@ -386,14 +396,39 @@ class DeflaterTests(SynchronousTestCase):
         assert near is not None
         self.assertLess(len(far) + 500, len(near))
 
+    def test_a_higher_level_compresses_better(self) -> None:
+        """The level of the settings is that of the compressor."""
+        sizes = [
+            len(
+                agree(DeflateSettings(compression_level=level))
+                .deflater(is_server=True)
+                .compress(bytes(range(200)) * 3 + PROSE)
+                or b""
+            )
+            for level in (1, 9)
+        ]
+        self.assertGreater(sizes[0], sizes[1])
+
     def test_key_is_that_of_equal_results(self) -> None:
         """Each setting counts; with context takeover there is none."""
-        usual = {"window_bits": 12, "keeps_context": False, "memory_level": 5, "min_size": 256}
+        usual = {
+            "window_bits": 12,
+            "keeps_context": False,
+            "compression_level": 3,
+            "memory_level": 5,
+            "min_size": 256,
+        }
         keys = {
             Deflater(**{**usual, **changed}).key  # type: ignore[arg-type]
-            for changed in ({}, {"window_bits": 9}, {"memory_level": 1}, {"min_size": 0})
+            for changed in (
+                {},
+                {"window_bits": 9},
+                {"compression_level": 6},
+                {"memory_level": 1},
+                {"min_size": 0},
+            )
         }
-        self.assertEqual(len(keys), 4)
+        self.assertEqual(len(keys), 5)
         self.assertIn(Deflater(**usual).key, keys)  # type: ignore[arg-type]
         self.assertIsNone(Deflater(**{**usual, "keeps_context": True}).key)  # type: ignore[arg-type]
 
@@ -517,14 +552,21 @@ class InflaterTests(SynchronousTestCase):
         st.booleans(),
         st.integers(9, 15),
         st.integers(1, 9),
+        st.integers(1, 9),
     )
     def test_any_messages_make_the_round_trip(
-        self, messages: list[bytes], keeps_context: bool, window_bits: int, memory_level: int
+        self,
+        messages: list[bytes],
+        keeps_context: bool,
+        window_bits: int,
+        compression_level: int,
+        memory_level: int,
     ) -> None:
-        """With each window and level."""
+        """With each window and both levels."""
         deflater = Deflater(
             window_bits=window_bits,
             keeps_context=keeps_context,
+            compression_level=compression_level,
             memory_level=memory_level,
             min_size=0,
         )

@@ -323,6 +323,35 @@ class ServiceTests(SiteBuilder):
         self.lose(transport.protocol)
         self.successResultOf(stopping)
 
+    def test_stop_aborts_connections_that_came_during_it(self) -> None:
+        """The pages were drained before the last WebSocket, and none is left behind it."""
+        memory: Any = MemoryReactorClock()
+        service = websocket_service(memory, [LOCAL], site=self.folder)
+        service.startService()
+        self.site = memory.tcpServers[0][1]
+        channel, transport = self.connect()
+        channel.dataReceived(get("/ws", *UPGRADE))
+        stopping = service.stopService()
+        page, late = self.connect()
+        self.assertFalse(late.is_aborted)
+        transport.protocol.connectionLost(Failure(ConnectionDone()))
+        self.successResultOf(stopping)
+        self.assertTrue(late.is_aborted)
+        page.connectionLost(Failure(ConnectionDone()))
+
+    def test_service_can_start_again(self) -> None:
+        """Its site accepts WebSockets as before."""
+        memory: Any = MemoryReactorClock()
+        service = websocket_service(memory, [LOCAL], site=self.folder)
+        for _ in range(2):
+            service.startService()
+            self.site = memory.tcpServers[-1][1]
+            channel, transport = self.connect()
+            channel.dataReceived(get("/ws", *UPGRADE))
+            self.assertIn(b" 101 ", transport.value())
+            transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.successResultOf(service.stopService())
+
 
 class OptionTests(SynchronousTestCase):
     """``--site`` is checked before any port is opened."""

@@ -55,7 +55,7 @@ class AttackTests(SynchronousTestCase):
 
     def test_each_attack_on_websockets_has_a_row(self) -> None:
         """W1 to W20."""
-        self.assert_has("W", 20)
+        self.assert_has("W", 21)
 
     def test_each_row_names_a_test_or_a_reason(self) -> None:
         """The last of the four columns has names of tests."""

@@ -329,6 +329,17 @@ class SecureProxyTests(SynchronousTestCase):
         self.assertIn("proxy: ", line)
         self.assertIn("the proxy did not answer with TLS", line)
 
+    def test_a_proxy_that_waits_is_named(self) -> None:
+        """It may expect the request without TLS."""
+        security = prepare_proxy_security(None, HostName("127.0.0.1"))
+        conversation = Conversation(
+            *("Hello", "--proxy", "https://127.0.0.1:3129"), proxy_security=security
+        )
+        conversation.answer_tcp()
+        conversation.reactor.advance(10)
+        line = self.failureResultOf(conversation.done, CommandError).value.line
+        self.assertTrue(line.endswith("; perhaps the proxy does not offer TLS (http://)"), line)
+
 
 class RefusedTests(SynchronousTestCase):
     """The server does not accept the WebSocket; the line says why, and what to do."""

@@ -60,7 +60,8 @@ WebSockets:
                       header field to add to the request, such as Origin or
                       Authorization; can be given several times
   --proxy URI         HTTP proxy to connect through: http://HOST:PORT, or
-                      https://HOST:PORT for TLS to the proxy
+                      https://HOST:PORT for TLS to the proxy; variables such as
+                      HTTPS_PROXY are not read
   --proxy-credential FILE
                       file with the line USER:PASSWORD for the proxy; with
                       http:// it is sent without encryption

@@ -33,7 +33,7 @@ from twsock.cli.tls import (
     report_security,
     warn_of_exposed_key,
 )
-from twsock.errors import RemoteProtocolError, SocketError
+from twsock.errors import RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.sockets import MessageWebSocket, WebSocketClosedError
 from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.tunnel import Proxy
@@ -356,7 +356,13 @@ def _explain(
     if line == error.summary and arguments.proxy is None:
         line += "; perhaps no WebSocket server listens there"
         line += "" if uri.is_secure else ", or one that expects TLS (wss://)"
+    elif error.status is SocketErrorStatus.CONNECTION_TIMED_OUT and _has_secure_proxy(arguments):
+        line += "" if has_begun_tls else "; perhaps the proxy does not offer TLS (http://)"
     return CommandError(f"handshake failed: {line}")
+
+
+def _has_secure_proxy(arguments: EchoArguments) -> bool:
+    return arguments.proxy is not None and _read_proxy(arguments.proxy).is_secure
 
 
 def _is_from_proxy(error: SocketError) -> bool:

@@ -13,7 +13,7 @@ from benchmarks.datagram_load import LATE, DatagramCase, DatagramLoad
 from benchmarks.processes import MeasurementError
 
 #: Seconds to wait for what does not come; an answer of a thread takes far less.
-_SOON = 1.0
+_SOON = 0.4
 _SINGLE = DatagramCase(payload=100, window=8)
 _RUN = DatagramCase(payload=100, window=8, is_run=True)
 

@@ -959,7 +959,7 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         page = (_TOP / "docs" / "websockets.rst").read_text(encoding="utf-8")
         told = {
             name: eval(default)
-            for name, default in re.findall(r"^``(\w+)`` +([\w]+)   +[a-z]", page, re.MULTILINE)
+            for name, default in re.findall(r"^``(\w+)`` +([\w]+)   +[a-z\d]", page, re.MULTILINE)
         }
         self.assertEqual(told, asdict(DeflateSettings()))
 

@@ -64,7 +64,7 @@ class WebSocketClient(AwaitableWebSocket):
 
     ``async with MessageWebSocket(reactor) as websocket:`` closes the WebSocket at the end of the
     block with the code 1000, or aborts it when the block raises an error. A `SocketError` does
-    not abort a WebSocket that is no longer open, since an abort could destroy its last frames: then
+    not abort a WebSocket that is no longer open, since an abort could destroy its last frames. Then
     the end of the block waits for the end of the connection.
 
     :param reactor: runs lookups, connections and timeouts.

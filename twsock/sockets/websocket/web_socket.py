@@ -38,7 +38,7 @@ class AwaitableWebSocket:
 
     ``async with`` closes the WebSocket at the end of the block with the code 1000, or aborts it
     when the block raises an error. A `SocketError` does not abort a WebSocket that is no longer
-    open, since an abort could destroy its last frames: then the end of the block waits for the end
+    open, since an abort could destroy its last frames. Then the end of the block waits for the end
     of the connection.
 
     :param reactor: runs timeouts.

@@ -9,13 +9,30 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["Leaks"]
+__all__ = ["Leaks", "freeze_objects"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
 #: The number of objects above which freezing pays: modules, and what trial, hypothesis and earlier
 #: tests keep. Each test looks at all objects three times.
 _MANY = 4_000
+
+#: The number of open descriptors above which frozen objects are freed; ``select`` takes 1,024.
+_MANY_DESCRIPTORS = 200
+
+
+def freeze_objects() -> None:
+    """
+    Exclude the objects that exist from stocks and collections, if they are many.
+
+    Called before a test makes its reactor. A reactor that is frozen, such as that of the test
+    before, is not freed, and its descriptors stay open; when they are many, it is freed after all.
+    """
+    if len(_descriptors()) > _MANY_DESCRIPTORS:
+        gc.unfreeze()
+    gc.collect()
+    if len(gc.get_objects()) > _MANY:
+        gc.freeze()
 
 
 class Leaks:
@@ -28,11 +45,6 @@ class Leaks:
 
     def __init__(self, reactor: Any) -> None:
         gc.collect()
-        if len(gc.get_objects()) > _MANY:
-            # Frozen objects are neither collected nor listed again. Objects are not frozen at each
-            # test: garbage of a test would then never be freed, and its descriptors would stay
-            # open.
-            gc.freeze()
         gc.disable()
         self._reactor = reactor
         self._before = self._take_stock()

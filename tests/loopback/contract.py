@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 
-from tests.leaks import Leaks
+from tests.leaks import Leaks, freeze_objects
 from tests.loopback.reactors import PATIENCE, REACTORS, ClosingBuilder
 from twsock import (
     BrokenError,
@@ -71,6 +71,7 @@ class OnEveryReactor(ClosingBuilder):
 
         :param work: called with the reactor.
         """
+        freeze_objects()
         reactor = self.buildReactor()
         ended: list[BaseException | None] = []
 

@@ -106,6 +106,7 @@ class ServerPeer(_Peer):
 
     :param issued: its certificate.
     :param requests_certificate: whether it requests a certificate of the client.
+    :param highest: the highest version of TLS.
 
     :ivar server_name: the name that the client sent (SNI); None without one.
     """
@@ -113,10 +114,15 @@ class ServerPeer(_Peer):
     server_name: str | None = None
 
     def __init__(
-        self, issued: trustme.LeafCert = SERVER, *, requests_certificate: bool = False
+        self,
+        issued: trustme.LeafCert = SERVER,
+        *,
+        requests_certificate: bool = False,
+        highest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         self._issued = issued
         self._requests_certificate = requests_certificate
+        self._highest = highest
         super().__init__()
 
     @property
@@ -127,6 +133,7 @@ class ServerPeer(_Peer):
     def _make_inside(self) -> ssl.SSLObject:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._issued.configure_cert(context)
+        context.maximum_version = self._highest
         context.sni_callback = self._note_name
         if self._requests_certificate:
             AUTHORITY.configure_trust(context)

@@ -294,6 +294,18 @@ class SecureProxyTests(SynchronousTestCase):
         self.assertIsNone(self.proxy.certificate)
         self.assertIsNotNone(self.server.certificate)
 
+    def test_lowest_version_is_also_that_of_the_proxy(self) -> None:
+        """Nothing is sent to a proxy with an older one."""
+        self.control.min_protection_level = SocketProtectionLevel.TLS13
+        self.proxy = ServerPeer(highest=ssl.TLSVersion.TLSv1_2)
+        connecting = self.made.connect("ws://server.example/")
+        self.made.answer_tcp()
+        with contextlib.suppress(ssl.SSLError):  # No version in common.
+            self.exchange()
+        self.assertFalse(self.proxy.is_done)
+        self.made.lose()
+        self.failureResultOf(connecting, SocketError)
+
     def test_connect_fires_whatever_the_proxy_does(self) -> None:
         """It speaks no TLS, hangs up, resets, or is silent, before and after the handshake."""
         for end in ("end", "lose", "reset"):

@@ -154,6 +154,16 @@ class AcceptingTests(SynchronousTestCase):
         self.failureResultOf(one.socket.receive(), BrokenError)
         self.assertTrue(one.transport.disconnecting)
 
+    def test_error_of_another_connection_aborts(self) -> None:
+        """A handler that fails with it has no answer for its client: a close would say it had."""
+
+        def fail(_listener: object, _args: object) -> None:
+            raise BrokenError("the database is gone")
+
+        one = Accepted(fail)
+        one.receive(REQUEST)
+        self.assertTrue(one.transport.is_aborted)
+
     def test_drain_before_the_request_closes(self) -> None:
         """The listener does not wait for a request that has not begun."""
         one = Accepted()

@@ -51,6 +51,9 @@ class ControlTests(SynchronousTestCase):
 
     def test_values_are_kept(self) -> None:
         """Each option returns what was set."""
+        smallest = control()
+        smallest.max_message_size = 0
+        self.assertEqual(smallest.max_message_size, 0)
         options: dict[str, object] = {
             "max_message_size": 0xFFFF_FFFF,
             "message_type": SocketMessageType.UTF8,

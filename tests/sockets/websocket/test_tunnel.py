@@ -41,6 +41,12 @@ class ProxyTests(SynchronousTestCase):
             with self.assertRaises(ValueError, msg=text):
                 Proxy.parse(text)
 
+    def test_a_user_name_is_refused_with_the_right_option(self) -> None:
+        """The error names the option, and not the password."""
+        with self.assertRaisesRegex(ValueError, "set proxy_credential") as caught:
+            Proxy.parse("http://user:secret@proxy.example:8080")
+        self.assertNotIn("secret", str(caught.exception))
+
 
 class TunnelTests(SynchronousTestCase):
     """The request and its response."""

@@ -125,6 +125,29 @@ class AcceptingTests(SynchronousTestCase):
         one.reactor.advance(1)
         self.assertTrue(one.transport.is_aborted)
 
+    def test_hook_that_fails_after_the_deadline_answers_nothing(self) -> None:
+        """Before the loss is reported; its error is logged, unless the connection is the reason."""
+        for error, is_logged in ((BrokenError("no answer"), False), (ZeroDivisionError(), True)):
+            decision: Deferred[None] = Deferred()
+            one = Accepted(judge=lambda _, decision=decision: decision, request_timeout=10)
+            one.receive(REQUEST)
+            one.reactor.advance(10)
+            self.assertTrue(one.transport.is_aborted)
+            decision.errback(error)
+            self.assertIsNone(self.successResultOf(decision), error)
+            one.lose()
+            self.assertEqual(one.sent(), b"", error)
+            self.assertEqual(len(self.flushLoggedErrors()), is_logged, error)
+
+    def test_request_that_ends_after_the_deadline_is_not_judged(self) -> None:
+        """A transport may deliver bytes between an abort and the loss."""
+        judged: list[object] = []
+        one = Accepted(judge=judged.append, request_timeout=10)
+        one.receive(REQUEST[:-1])
+        one.reactor.advance(10)
+        one.receive(REQUEST[-1:])
+        self.assertEqual(judged, [])
+
     def test_end_before_the_request_ends_the_connection(self) -> None:
         """In order, as after a check whether the port is open; no waiting for the deadline."""
         for head in (b"", REQUEST[:40]):

@@ -127,7 +127,7 @@ class ServerProtocol(WebSocketConnection):
     @override
     def _handshake_received(self, data: bytes) -> None:
         http = self._http
-        if http is None or self._stream is None:
+        if http is None or self._stream is None or not self._stream.is_open:
             return
         if self._judging is not None:
             self._early += data
@@ -227,9 +227,11 @@ class ServerProtocol(WebSocketConnection):
 
     def _judging_failed(self, failure: Failure) -> None:
         self._judging = None
-        if self._stream is None or self._http is None:
+        stream = self._stream
+        # Aborted, as the request took too long: the loss is reported later.
+        if stream is None or not stream.is_open or self._http is None:
             if not failure.check(CancelledError, SocketError):
-                self._log.failure("judging a request failed after the peer had left", failure)
+                self._log.failure("judging a request failed after the connection ended", failure)
             forget_frames(failure)
             return
         self._log.failure("judging the request of {peer} failed", failure, peer=self.peer)

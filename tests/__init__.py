@@ -4,8 +4,9 @@ Tests of twsock.
 They mirror its folders: `tests/wire/test_frames.py` is for `twsock/wire/frames.py`.
 
 There are two profiles. The daily one leaves repetition out: variants of a claim run on one
-reactor, state models try an eighth of their examples, one way of installing is tried, and outside
-programs are not run. ``TWSOCK_TESTS=thorough`` runs all of it.
+reactor, state models try an eighth of their examples, one way of installing is tried, a benchmark
+measures one of several similar programs, and outside programs are not run.
+``TWSOCK_TESTS=thorough`` runs all of it.
 """
 
 import os

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from typing import Final
 
 from benchmarks.processes import Subject, start
-from benchmarks.programs import WEBSOCKET_REFERENCES, WEBSOCKET_SERVERS, WITHOUT_DEFLATE
+from benchmarks.programs import FRAMES, WEBSOCKET_REFERENCES, WEBSOCKET_SERVERS, WITHOUT_DEFLATE
 from benchmarks.results import Figure
 from benchmarks.rounds import Benchmark, Measure, Setting
 from benchmarks.stream import add_seconds
-from benchmarks.stream_load import measure
+from benchmarks.stream_load import Load, StreamLoad, measure
 from benchmarks.websocket_load import WebSocketCase, WebSocketLoad
 
 __all__ = ["BENCHMARK", "CASES"]
@@ -43,9 +43,14 @@ def _open(subject: Subject, setting: Setting) -> Iterator[Measure]:
 
         def measure_case(key: str) -> Mapping[str, float]:
             case = CASES[key]
-            if case.is_deflated and subject.program.key in WITHOUT_DEFLATE:
+            if subject.program.key == FRAMES:
+                if case.is_deflated or case.is_text:
+                    return {}
+                load: Load = StreamLoad(running.port, case, sleeps=setting.client_sleeps)
+            elif case.is_deflated and subject.program.key in WITHOUT_DEFLATE:
                 return {}
-            load = WebSocketLoad(running.port, case, sleeps=setting.client_sleeps)
+            else:
+                load = WebSocketLoad(running.port, case, sleeps=setting.client_sleeps)
             return measure(load, running.pid, setting.options.seconds)
 
         yield measure_case

@@ -19,6 +19,7 @@ __all__ = [
     "BROADCAST_REFERENCES",
     "DATAGRAM_SERVERS",
     "FLUSH_WAYS",
+    "FRAMES",
     "FRAMINGS",
     "IDLE_SERVERS",
     "IDLE_TLS_SERVERS",
@@ -195,6 +196,7 @@ PROXIES: Final = (
 FRAMINGS: Final = (
     *_decoders("", "twsock FrameDecoder", "frames"),
     *_decoders("websocket-", "twsock MessageDecoder", "websocket"),
+    *_decoders("fragments-", "twsock MessageDecoder, 1,000 fragments", "fragments"),
 )
 
 #: Ways to read and write records of values; ratios are relative to ``hand``.
@@ -218,6 +220,9 @@ WEBSOCKET_CORES: Final = (
     Program("wsproto", "wsproto", "websocket_core", ("wsproto",), packages=("wsproto",)),
 )
 
+#: Key of the server without WebSockets: messages of the same sizes are length-prefixed frames.
+FRAMES: Final = "frames"
+
 #: Servers of WebSockets.
 WEBSOCKET_SERVERS: Final = (
     *_web_socket("echo", "WebSocketEcho"),
@@ -230,6 +235,7 @@ WEBSOCKET_SERVERS: Final = (
     _peer_on_uvloop("picows"),
     _peer("twisted_websockets", "autobahn", "autobahn on Twisted", "autobahn"),
     _peer("twisted_websockets", "twisted", "Twisted's own WebSocketResource", "wsproto"),
+    Program(FRAMES, "twsock FrameEcho, frames instead of messages", "twsock_frames"),
 )
 
 #: The servers of WebSockets that ratios refer to.

@@ -26,3 +26,9 @@ class FramingTests(SynchronousTestCase):
         options = ("--servers", "websocket-64KiB", "--cases", "1MiB")
         pieces = run_small(self, BENCHMARK, *options)
         self.assertGreater(pieces["websocket-64KiB"]["cases"]["1MiB"]["decoding"], 0)
+
+    def test_decoding_of_fragments_is_measured(self) -> None:
+        """A message of 1 KiB has fragments of at most two bytes."""
+        options = ("--servers", "fragments-64KiB", "--cases", "1KiB")
+        pieces = run_small(self, BENCHMARK, *options)
+        self.assertGreater(pieces["fragments-64KiB"]["cases"]["1KiB"]["decoding"], 0)

@@ -6,7 +6,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.programs import WEBSOCKET_SERVERS, WITHOUT_DEFLATE
+from benchmarks.programs import FRAMES, WEBSOCKET_SERVERS, WITHOUT_DEFLATE
 from benchmarks.websocket import BENCHMARK
 from tests.benchmarks.commands import run_small, some_of
 
@@ -25,11 +25,13 @@ class WebSocketTests(SynchronousTestCase):
             self.assertGreater(min(figures["cpu"], figures["rate"]), 0, case)
 
     def test_servers_that_are_installed_echo(self) -> None:
-        """A peer that is not installed is left out; one without compression lacks that figure."""
+        """A peer that is not installed is left out; one without a feature lacks that figure."""
         keys = some_of(WEBSOCKET_SERVERS)
-        options = ("--seconds", "0.01", "--cases", "T,Z", "--servers", ",".join(keys))
+        options = ("--seconds", "0.01", "--cases", "B,T,Z", "--servers", ",".join(keys))
         servers = run_small(self, BENCHMARK, *options)
         self.assertEqual(list(servers), keys)
         for name, server in servers.items():
-            self.assertGreater(server["cases"]["T"]["cpu"], 0, name)
-            self.assertEqual(server["cases"]["Z"]["cpu"] is None, name in WITHOUT_DEFLATE, name)
+            self.assertGreater(server["cases"]["B"]["cpu"], 0, name)
+            self.assertEqual(server["cases"]["T"]["cpu"] is None, name == FRAMES, name)
+            without = WITHOUT_DEFLATE | {FRAMES}
+            self.assertEqual(server["cases"]["Z"]["cpu"] is None, name in without, name)

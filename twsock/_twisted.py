@@ -256,7 +256,7 @@ def take_over_channel(channel: Any, protocol: Any) -> bytes:
 
     :param channel: the ``HTTPChannel`` of a request whose response is not begun.
     :param protocol: receives all further events of the transport.
-    :returns: the bytes that arrived behind the request.
+    :returns: the bytes that arrived after the request.
     """
     channel.setTimeout(None)
     aborting, channel._abortingCall = channel._abortingCall, None

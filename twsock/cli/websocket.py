@@ -303,7 +303,7 @@ class _Conversation(Conversation):
 
     @override
     async def pull(self) -> bytes | None:
-        # This call runs within the delivery of the answer; what was received behind it is delivered
+        # This call runs within the delivery of the answer; what was received after it is delivered
         # in the same turn of the reactor, and held then.
         await deferLater(self.reactor, 0)
         waiting = self._websocket.receive()

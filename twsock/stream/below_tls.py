@@ -71,7 +71,8 @@ class TlsLowerTransport:
     :param connection: keeps the bytes that other code writes.
 
     :ivar transport: the real transport; it has all attributes that this class does not define.
-    :ivar below: the transport below the first engine of TLS inside TLS; None otherwise.
+    :ivar below: with TLS inside TLS (a proxy with TLS), the lower transport of the outer TLS;
+        otherwise None.
     """
 
     below: TlsLowerTransport | None = None

@@ -1,8 +1,8 @@
 """
 Errors of handlers: handler → **handler errors** → log, and the end of the connection.
 
-Called by `twsock.stream.connection_protocol`. Each error is one log event: a warning for what a
-peer did, a traceback for a bug. It holds nothing.
+Called by `twsock.stream.connection_protocol`. Each error is one log event: a warning if the peer
+caused it, a traceback if the application did. Nothing is held.
 """
 
 from __future__ import annotations

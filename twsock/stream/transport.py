@@ -278,7 +278,7 @@ class StreamTransport:
 
     def send_now(self, data: bytes) -> bool:
         """
-        Do the same as `write` and `send`, in a call less.
+        Do the same as `write` and `send`, with one call fewer.
 
         :returns: as `send`.
         :raises SocketError: as `write`.

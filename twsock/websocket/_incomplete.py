@@ -61,7 +61,7 @@ class IncompleteMessage:
     def take_collected(self) -> bytes:
         """Return all pieces that were collected; call it once."""
         assert self._payload is not None
-        # A `BytesIO` returns its buffer itself; a bytearray would have to be copied.
+        # A `BytesIO` returns its buffer without a copy; a bytearray cannot.
         return self._payload.getvalue()
 
     def begin_frame(self, size: int, is_last: bool, key: bytes | bytearray) -> None:

@@ -96,8 +96,8 @@ class MessageEncoder:
         # And the first bytes of a character that its last fragment has divided.
         self._unfinished: Opcode | None = None
         self._tail = b""
-        # Whether the settings make each message one plain frame. And whether the next message is
-        # one: not within a message in fragments.
+        # Whether the settings make each whole message one plain frame; and whether one may be sent
+        # now: no message in fragments is unfinished.
         self._has_shortcut = is_server and deflater is None and max_fragment_size is None
         self._is_usual = self._has_shortcut
 

@@ -82,7 +82,7 @@ _REQUIRED: Final = (_UPGRADE, ("Sec-WebSocket-Version", SUPPORTED_VERSION))
 _TARGET: Final = re.compile(r"/[!-~]*")
 #: RFC 6454 section 6.2 has no slash at the end, but clients of golang.org/x/net/websocket send it.
 _ORIGIN: Final = re.compile(r"(https?)://([^/]*)/?", re.IGNORECASE)
-#: An origin of any scheme, such as those of the extensions of browsers (:rfc:`6454`, section 6.2).
+#: An origin of any scheme, such as that of a browser extension (:rfc:`6454`, section 6.2).
 _ANY_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\\\s]+", re.IGNORECASE)
 _ORIGIN_PORTS: Final = {"http": 80, "https": 443}
 _HTTP_1: Final = re.compile(r"1\.[1-9]")
@@ -443,7 +443,7 @@ def _known_origin(text: str) -> str:
     """
     Return an origin of a setting in the form to compare.
 
-    :raises ValueError: when no page can have this origin; it would silently never match.
+    :raises ValueError: when no page can have this origin, so that it would never match.
     """
     is_web = _ORIGIN.fullmatch(text) is not None
     if text not in (ANY_ORIGIN, "null") and (

@@ -46,7 +46,8 @@ class _Head:
 
         :param name: in upper or lower case.
         """
-        # No index: of 100 fields at most, and it would take as much memory as the fields.
+        # No index by name: it would take as much memory as the fields. They are at most 100; 500 if
+        # twisted.web has parsed the request.
         wanted = name.lower()
         return [value for known, value in self.headers if known.lower() == wanted]
 
@@ -130,7 +131,7 @@ class Request(_Head):
 
     @classmethod
     def from_json(cls, text: str) -> Request:
-        """Return the request that `to_json` has made a string of."""
+        """Return the request of a string that `to_json` has returned."""
         method, target, headers, http_version = json.loads(text)
         return cls(method, target, tuple((name, value) for name, value in headers), http_version)
 

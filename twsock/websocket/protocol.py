@@ -40,11 +40,11 @@ DEFAULT_MAX_MESSAGE_SIZE: Final = 1024 * 1024
 _TEXT: Final = Opcode.TEXT
 _BINARY: Final = Opcode.BINARY
 
-#: CPython compares integers of at most 30 bits faster than larger ones. The encoder handles larger
-#: messages, with the same result.
+#: The largest integer of 30 bits: CPython compares these faster than larger ones. The encoder sends
+#: larger messages, with the same result.
 _UNLIMITED: Final = (1 << 30) - 1
 
-# Headers of smaller messages, whose lengths are one byte.
+# Headers of messages below `_LONG` bytes, whose length is one byte.
 _LONG: Final = 126
 _TEXT_HEADERS: Final = tuple(encode_header(_TEXT, size) for size in range(_LONG))
 _BINARY_HEADERS: Final = tuple(encode_header(_BINARY, size) for size in range(_LONG))

@@ -62,7 +62,7 @@ class WebSocketResource(Resource):
     def render(self, request: Any) -> Any:
         """Judge a request: refuse it, or begin with the WebSocket."""
         channel = request.channel
-        if channel is None:  # The connection was lost while a guard in front of this decided.
+        if channel is None:  # Lost while a guard in front of this resource decided.
             return NOT_DONE_YET
         rules = self._factory.settings.rules
         judged = judge_request(rules, convert_request(request), request.getHost())

@@ -186,7 +186,7 @@ class RunningHandlers(Generic[S]):
             self._end_failed(socket)
 
     def _end_broken(self, socket: S) -> None:
-        """End a connection whose handler has got an error of a connection."""
+        """End a connection whose handler has raised an error of a connection."""
         socket.abort()
 
     def _end_failed(self, socket: S) -> None:

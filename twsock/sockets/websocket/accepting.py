@@ -51,7 +51,7 @@ class ServerConnections:
         ``WebSocketProtocol.accept`` returns.
     :ivar max_message_size: largest message accepted, in bytes.
     :ivar is_partial: whether messages are delivered in pieces.
-    :ivar ping_schedule: wakes the connections for their pings; None without pings.
+    :ivar ping_schedule: calls the connections at the times of their pings; None without pings.
     :ivar buffer_limit: counts the bytes that the connections hold; None for no limit.
     """
 

@@ -2,8 +2,8 @@
 The client's connection of a WebSocket: TCP → proxy → TLS → **request and response** → messages.
 
 A socket makes one `ClientProtocol` for each attempt to connect, and calls the steps. With a proxy
-these are TLS, if its URI is ``https``, and a request that opens a tunnel. Then follow TLS with the
-server, for ``wss``, and the request of the WebSocket. The base class in
+these are TLS, if its URI is ``https``, and a request that opens a tunnel. The next steps are TLS
+with the server, for ``wss``, and the request of the WebSocket. The base class in
 `twsock.sockets.websocket.connection` handles the messages. Holds at most the head of one response,
 16 KiB.
 """
@@ -57,7 +57,7 @@ class ClientProtocol(WebSocketConnection):
     _read_response: Callable[[ClientHttp, bytes], bool] | None = None
     _answered: Deferred[None] | None = None
 
-    # The engine of TLS with the proxy; None without such an engine.
+    # The transport that encrypts for the proxy; None without TLS to a proxy.
     _proxy_engine: Any = None
 
     _pongs: UnsolicitedPongs | None = None
@@ -226,7 +226,7 @@ class ClientProtocol(WebSocketConnection):
 
 
 def _name_proxy(failure: Failure) -> Failure:
-    """Say in the error of a TLS handshake that it is that of the proxy."""
+    """Name the proxy in the error of a TLS handshake with the proxy."""
     error = failure.value
     if not isinstance(error, SocketError) or isinstance(error, ClosedError):
         return failure

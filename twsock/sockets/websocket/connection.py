@@ -226,7 +226,7 @@ class WebSocketConnection(ReportsEnds):
         if stream is not None:
             waiting = stream.when_lost()
             (self._web_socket or stream).abort(error)
-        # Behind the abort: a receiver that drops its bytes makes the connection read on.
+        # After the abort: a receiver that drops its bytes makes the connection read on.
         self._receiver.drop(ClosedError("the WebSocket was aborted"))
         if stream is None:
             self.pull()

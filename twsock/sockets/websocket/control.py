@@ -171,8 +171,8 @@ class WebSocketControl(StreamSocketControl):
         """
         The name that the certificate of the server must have, as a `HostName` or ``str``.
 
-        None, the default, is for the host of the URI. TLS also sends the name to the server (SNI).
-        The request still names the host of the URI. Not in WinRT.
+        None, the default, means the host of the URI. TLS also sends the name to the server (SNI).
+        ``Host`` of the request is still the host of the URI. Not in WinRT.
         """
         return self._server_name
 
@@ -184,7 +184,7 @@ class WebSocketControl(StreamSocketControl):
     @property
     def max_protection_level(self) -> SocketProtectionLevel:
         """
-        The highest version of TLS to offer; default ``SSL``, for the highest of OpenSSL.
+        The highest version of TLS to offer; default ``SSL``, for the highest that OpenSSL has.
 
         Not in WinRT. A connect fails if this machine does not support the level, or
         `min_protection_level` is above it.

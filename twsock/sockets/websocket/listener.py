@@ -79,7 +79,7 @@ class _Handlers(RunningHandlers[ServerWebSocket]):
         if socket.is_open:
             socket.abort()
         else:
-            socket.close()  # It ends already, and its client may still read what was sent.
+            socket.close()  # It is ending, and its client may still read what was sent.
 
     @override
     def _end_failed(self, socket: ServerWebSocket) -> None:

@@ -81,9 +81,11 @@ class MessageCalls:
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         """
-        Receive messages until a close frame in order; other ends raise an error as `receive` does.
+        Receive messages until a close frame with the code 1000 or 1001, or without a code.
 
-        Leaving the loop early takes no further message.
+        After any other end it raises the error of `receive`.
+
+        A loop that is left early takes no further message.
         """
         if self._is_partial:
             await self.receive()  # Fails.

@@ -169,7 +169,7 @@ class WebSocketOutputStream:
         try:
             frame = encoder.encode(opcode, data)
         except LocalProtocolError as error:
-            # After the end, no message is right: the end is the reason.
+            # After the end, the reason of the end comes first, even if the message is wrong too.
             return self._refusal() or fail(error.copy())
         frames = self._frames
         sending = frames.write(frame) if waits_for_kernel else frames.send_all(frame)

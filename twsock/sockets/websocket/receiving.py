@@ -110,7 +110,7 @@ class WebSocketMessageReceiver:
         self._is_draining = False
         # Whether a handler runs that returned a coroutine or a Deferred.
         self._is_running = False
-        # Whether a handler has failed since the connection is the reason.
+        # Whether a handler has failed because the connection had ended.
         self._has_failed = False
         # The reason why no more messages follow.
         self._ending: SocketError | None = None
@@ -275,7 +275,7 @@ class WebSocketMessageReceiver:
             error, (LocalProtocolError, BusyError)
         ):
             forget_frames(failure)
-            if not self._has_failed:  # One line: each message that had arrived may fail.
+            if not self._has_failed:  # One line, even if the handler fails for several messages.
                 self._has_failed = True
                 self._log.info("the handler of a message failed: {error}", error=error)
             return

@@ -51,7 +51,7 @@ class ServerWebSocketInformation(StreamSocketInformation):
         super().__init__()
         self._protocol: str | None = None
         self._is_compressed = False
-        # One string: the some 50 objects of a `Request` take several times its memory.
+        # One string: a `Request` has some 50 objects, which take several times as much memory.
         self._request: str | None = None
 
     @property

@@ -104,6 +104,7 @@ class Tunnel:
         if not 200 <= response.status < 300:
             raise refused(response, is_from_proxy=True)
         if http.leftover:
-            # No server sends before its client. These bytes could be taken for its TLS handshake.
+            # A server sends nothing before its client does. The next step would take these bytes
+            # for the server's TLS handshake.
             raise RemoteProtocolError("bytes arrived after the response of the proxy")
         return True

@@ -228,8 +228,8 @@ class _ProxiedConnection(Protocol):
     """
     Receives the bytes of a connection: decodes its header, then passes the rest to a protocol.
 
-    The protocol above may be replaced, by TLS or by a WebSocket. So the one at the time of a
-    half-close decides about it.
+    TLS or a WebSocket may replace the protocol above this one. So a half-close is passed to the
+    protocol that is there at that time; it need not support half-closes.
 
     Unlike Twisted's wrapper this is not a transport too. A TLS engine copies the interfaces of the
     transport below it, and must not appear to support half-closes for that reason.

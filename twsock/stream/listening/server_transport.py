@@ -25,7 +25,7 @@ class ServerTransport(Server):
     def repstr(self) -> str:
         """The name of the connection; an assigned one is dropped."""
         protocol = getattr(self, "protocol", None)
-        if protocol is None:  # Twisted deletes the attribute at the loss.
+        if protocol is None:  # Twisted deletes the attribute when the connection is lost.
             return f"<lost connection #{self.sessionno}>"
         return f"<{type(protocol).__name__} #{self.sessionno} on {self.getHost().port}>"
 
@@ -42,7 +42,7 @@ class QuietServerTransport(ServerTransport):
     def logstr(self) -> str:
         """The prefix of log messages; an assigned one is dropped."""
         protocol = getattr(self, "protocol", None)
-        # Twisted deletes the attribute at the loss.
+        # Twisted deletes the attribute when the connection is lost.
         application = "lost connection" if protocol is None else self._getLogPrefix(protocol)
         return f"{application},{self.sessionno},{self.hostname}"
 

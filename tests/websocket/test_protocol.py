@@ -34,7 +34,7 @@ from twsock.errors import (
     SocketErrorStatus,
 )
 from twsock.websocket.broadcast import broadcast
-from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation, encode_close
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.frames import Opcode, encode_frame
@@ -917,6 +917,25 @@ class OutputTests(SynchronousTestCase):
         made.transport.producer.resumeProducing()
         self.assertEqual(made.transport.producerState, "producing")
         self.assertEqual(made.protocol.events[-1], "resumed")
+
+    def test_output_is_not_resumed_after_a_close(self) -> None:
+        """A hook that sends would fail, and its failure would abort the close."""
+
+        class Pushing(Recorder):
+            def writing_resumed(self) -> None:
+                super().writing_resumed()
+                self.send_text("more")
+
+        made = connected(Pushing)
+        self.fill(made)
+        made.protocol.send_text("pushed")
+        made.protocol.close(4000)
+        made.transport.producer.resumeProducing()
+        self.assertEqual(made.protocol.events, ["made", "paused"])
+        made.receive(close(4000))
+        self.assertEqual(made.frames(), [("text", "pushed"), ("close", encode_close(4000, ""))])
+        self.assertTrue(made.is_ending)
+        self.assertFalse(made.is_aborted)
 
     def test_messages_of_one_read_wait_when_the_output_is_full(self) -> None:
         """Of 200 messages of 1 KB, those that fill the high-water mark are answered."""

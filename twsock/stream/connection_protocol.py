@@ -441,6 +441,11 @@ class ConnectionProtocol(Protocol):
             self._is_full = True  # The transport will report its room.
             self._call_hook(self.writing_paused)
         else:
+            self._report_resumed()
+
+    def _report_resumed(self) -> None:
+        """Call `writing_resumed`, unless a WebSocket has begun to close and sends no more."""
+        if self.is_open:
             self._call_hook(self.writing_resumed)
 
     def _stop_room_report(self) -> None:

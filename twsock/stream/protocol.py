@@ -399,7 +399,7 @@ class StreamProtocol(DetachableProtocol):
         if not self._is_full or not stream.is_open:
             return
         was_stalled, self._is_stalled, self._is_full = self._is_stalled, False, False
-        self._call_hook(self.writing_resumed)
+        self._report_resumed()
         if was_stalled:
             self._go_on_reading(stream)
 

@@ -137,7 +137,7 @@ def count(word: str) -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Read the command line; exit with one line behind the usage if it is wrong."""
+    """Read the command line; exit with one line after the usage if it is wrong."""
     parser = argparse.ArgumentParser(description="A feed on WebSockets.")
     commands = parser.add_subparsers(dest="command", required=True)
     server = commands.add_parser("serve", help="send ticks to all subscribers")

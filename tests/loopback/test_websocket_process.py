@@ -193,7 +193,7 @@ ATTACKS = (smuggled_requests, malformed_frames, bombs, floods, half_closed, rese
 
 
 class ProcessTests(SynchronousTestCase):
-    """One process, and all attacks one behind the other."""
+    """One process, and all attacks one after the other."""
 
     if sys.platform != "linux":
         skip = "the memory and the descriptors of a process are read from /proc"

@@ -8,6 +8,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web import http
@@ -45,3 +46,29 @@ class BodyTests(SynchronousTestCase):
             self.assertEqual(transport.disconnected, expected, size)
             self.assertEqual(request.content.getvalue(), b"", size)
             channel.connectionLost(Failure(ConnectionDone()))
+
+
+class HeadTests(SynchronousTestCase):
+    """Requests for the head of a page, as monitors send them."""
+
+    def test_head_has_the_length_and_logs_nothing(self) -> None:
+        """The head is that of GET; the next request on the connection is answered."""
+        transport = StringTransport()
+        channel: Any = QuietSite(Page(b"page", "text/plain"), Clock()).buildProtocol(
+            IPv4Address("TCP", "127.0.0.1", 1)
+        )
+        channel.makeConnection(transport)
+        heads = []
+        with capturedLogs() as events:
+            for method in (b"HEAD", b"GET", b"HEAD"):
+                channel.dataReceived(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+                head, _, body = transport.value().partition(b"\r\n\r\n")
+                self.assertEqual(body, b"page" if method == b"GET" else b"", method)
+                heads.append(sorted(head.lower().split(b"\r\n")))
+                transport.clear()
+        self.assertEqual(events, [])
+        self.assertIn(b"content-length: 4", heads[0])
+        names = [[line.partition(b":")[0] for line in head] for head in heads]
+        self.assertEqual(names[0], names[1])
+        self.assertEqual(names[0], names[2])
+        channel.connectionLost(Failure(ConnectionDone()))

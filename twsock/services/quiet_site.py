@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 from typing_extensions import override
 
 __all__ = ["MAX_BODY", "QuietSite"]
@@ -65,3 +65,24 @@ class _BodylessRequest(Request):
         if self._size > MAX_BODY:
             channel: Any = self.channel
             channel.transport.abortConnection()
+
+    @override
+    def render(self, resrc: Any) -> None:
+        super().render(_WithoutBody(resrc) if self.method == b"HEAD" else resrc)
+
+
+class _WithoutBody:
+    """Answers HEAD without the body of the resource; Twisted would log a line for each request."""
+
+    def __init__(self, resource: Any) -> None:
+        self._resource = resource
+
+    def render(self, request: Any) -> Any:
+        """Return the answer, which is no body."""
+        body = self._resource.render(request)
+        if not isinstance(body, bytes) or not body:
+            return body
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        request.write(b"")
+        request.finish()
+        return NOT_DONE_YET

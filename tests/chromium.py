@@ -1,8 +1,8 @@
 """
 The browser Chromium, headless, driven over the DevTools protocol by a thread that may wait.
 
-The browser writes to a folder of its own. It may ignore errors of certificates, and is ended at the
-end of the ``with`` block: it ends its processes, also those in groups of their own.
+The browser writes to a folder of its own, and can ignore errors of certificates. The end of the
+``with`` block ends the browser, which ends its processes, also those in groups of their own.
 """
 
 from __future__ import annotations

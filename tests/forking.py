@@ -1,7 +1,7 @@
 """
 Processes that are forked from one that has imported what they need: 0.03 s instead of 0.5.
 
-The process of a test has one `Preloaded` for each module that can be run so. A request is a message
+The process of a test has one `Preloaded` for each module that can be run in this way. A request is a message
 of JSON, and four descriptors: the standard streams of the run, and a socket for its process id and
 its exit status. A run ends without the end of the interpreter, which takes longer than all the
 rest; tests of what happens there start a process of their own.

@@ -22,7 +22,7 @@ _PATIENCE = 60
 
 
 class ComingFromTests(SynchronousTestCase):
-    """Each server answers the client that belongs to it, at a free port."""
+    """Each server answers its client of the page, at a free port."""
 
     def setUp(self) -> None:
         made = tempfile.TemporaryDirectory()

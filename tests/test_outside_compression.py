@@ -261,7 +261,7 @@ class ClientTests(Folder):
 
 
 class ServerTests(Folder):
-    """`MessageWebSocket` with servers of other projects, which compress if it is offered."""
+    """`MessageWebSocket` with servers of other projects, which compress if the client offers it."""
 
     def check(self, *command: str) -> None:
         """Converse with a server that listens on the port in its last word."""

@@ -164,7 +164,7 @@ def explain(ours: Outcome, theirs: Outcome, has_ended: bool) -> enum.Enum | None
 
 
 class DecodingTests(SynchronousTestCase):
-    """The same messages and the same codes, but for the differences that are listed."""
+    """The messages and the codes are equal, except for the differences that are listed."""
 
     skip = WHY_NOT
 

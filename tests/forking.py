@@ -1,10 +1,10 @@
 """
 Processes that are forked from one that has imported what they need: 0.03 s instead of 0.5.
 
-The process of a test has one `Preloaded` for each module that can be run in this way. A request is a message
-of JSON, and four descriptors: the standard streams of the run, and a socket for its process id and
-its exit status. A run ends without the end of the interpreter, which takes longer than all the
-rest; tests of what happens there start a process of their own.
+The process of a test has one `Preloaded` for each module that can be run in this way. A request is
+a message of JSON, and four descriptors: the standard streams of the run, and a socket for its
+process id and its exit status. A run does not wait for the end of the interpreter, which takes
+longer than all the rest; tests of that end start a process of their own.
 
 The functions from `serve` on are called by such a module.
 """

@@ -18,7 +18,8 @@ __all__ = ["main", "measure"]
 
 #: The limit of a decoder is 1,024.
 _FRAGMENTS: Final = 1000
-#: Small messages in fragments are repeated to so many bytes: each byte costs as much as a frame.
+#: A message in fragments is repeated up to this many bytes on the wire. More would take long: a
+#: fragment of one byte costs as much as a frame.
 _FRAGMENTED: Final = 1 << 20
 
 

@@ -78,7 +78,7 @@ class _WithoutBody:
         self._resource = resource
 
     def render(self, request: Any) -> Any:
-        """Return the answer, which is no body."""
+        """Send the answer without the body, whose length is in the header."""
         body = self._resource.render(request)
         if not isinstance(body, bytes) or not body:
             return body

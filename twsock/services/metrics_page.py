@@ -2,8 +2,8 @@
 The HTTP pages of metrics and health: request → **page** → text.
 
 Served by Twisted's HTTP server for `twsock.services.metrics`. ``/metrics`` has the format that the
-client accepts: OpenMetrics or the text format of Prometheus. Bodies of requests are dropped as they
-arrive, and at most `MAX_CONNECTIONS` connections are open.
+client accepts: OpenMetrics or the text format of Prometheus. At most `MAX_CONNECTIONS` connections
+are open. `QuietSite` drops the bodies of requests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["MAX_CONNECTIONS", "PageSource", "page_factory"]
 #: How many connections all pages have together at most; further ones are closed.
 MAX_CONNECTIONS: Final = 64
 
-#: Seconds after which a connection without a complete request is closed.
+#: Seconds without a byte from the client after which a connection is closed.
 _TIMEOUT: Final = 30
 
 

@@ -28,8 +28,8 @@ class QuietSite(Site):
 
     :param resource: answers all requests.
     :param reactor: measures the times.
-    :param timeout: seconds after which a connection without a complete request is closed; None for
-        no limit.
+    :param timeout: seconds without a byte from the client after which a connection is closed, while
+        no request is answered; None for no limit.
     """
 
     noisy = False

@@ -36,11 +36,11 @@ class WebSocketResource(Resource):
     """
     Serves WebSockets at a path of a ``twisted.web`` site, over HTTP and HTTPS.
 
-    A request that the rules of the factory refuse is answered with an error, and HTTP continues on
-    its connection. An accepted request ends HTTP on its connection. From then on the connection
-    belongs to the factory and has its limits. ``factory.drain`` closes the connection; the Site
-    does not. Paths below this resource are served as well, unless the factory has a ``path``, which
-    is compared with the whole path of a request.
+    The Site limits the time and the size of a request. A request that the rules of the factory
+    refuse is answered with an error, and HTTP continues on its connection. An accepted request ends
+    HTTP on its connection. From then on the connection belongs to the factory and has its limits.
+    ``factory.drain`` closes the connection; the Site does not. Paths below this resource are served
+    as well, unless the factory has a ``path``, which is compared with the whole path of a request.
 
     :param factory: makes the protocols; it needs no endpoint of its own.
     :raises ValueError: when the factory has an ``upgrade``: TLS is that of the Site's endpoint.

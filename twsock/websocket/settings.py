@@ -26,7 +26,8 @@ class WebSocketSettings:
 
     :ivar rules: the rules that judge the requests.
     :ivar handshake_timeout: seconds until the request is answered, from the start of the connection
-        or the end of its TLS handshake; then the connection is aborted. Above 0.
+        or the end of its TLS handshake; then the connection is aborted. Above 0. Of a request to a
+        `WebSocketResource` they start when the request is complete.
     :ivar ping_interval: seconds between two pings; above 0. None for no pings.
     :ivar ping_timeout: seconds after a ping within which a byte of the peer has to arrive;
         otherwise the connection is aborted. Above 0. None for no such limit.

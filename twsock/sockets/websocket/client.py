@@ -131,8 +131,8 @@ class WebSocketClient(AwaitableWebSocket):
 
         Up to five addresses of the host are tried, in the order of `twsock.StreamSocket`; IPv6 and
         IPv4 take turns. Each may take 60 s, and the attempts overlap, unless
-        ``control.serialize_connection_attempts`` is set. A TLS handshake may take 10 s, and the
-        server has 10 s to answer the request. Redirections are not followed.
+        ``control.serialize_connection_attempts`` is set. A TLS handshake may take 10 s. A proxy
+        has 10 s to answer its request, and the server has 10 s. Redirections are not followed.
 
         :param uri: an absolute URI with the scheme ``ws`` or ``wss``, without a fragment.
         :param timeout: seconds for the whole connect, which then fails with status

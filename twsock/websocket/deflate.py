@@ -400,7 +400,7 @@ def _decompress(
     decompressor: zlib._Decompress, data: bytes | bytearray, limit: int
 ) -> tuple[bytes, bytes]:
     """
-    Decompress data in small steps, so that a bomb takes no more memory than its limit.
+    Decompress data in small steps, so that a bomb takes little more memory than the limit.
 
     :returns: the result; and the first bytes after the piece that has ended the stream, if any.
     :raises WebSocketViolation: when the result is above the limit.

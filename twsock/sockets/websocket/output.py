@@ -64,7 +64,7 @@ class WebSocketOutputStream:
         self._choose_opcode = choose_opcode
         # None before the handshake is done.
         self._encoder: MessageEncoder | None = None
-        # The type of the message that is sent in frames; None if there is none.
+        # The type of the message that is being sent in pieces; None without one.
         self._unfinished: Opcode | None = None
         self._is_closed = False
         # Whether only the queue can refuse a message; see `_refusal`.
@@ -102,7 +102,7 @@ class WebSocketOutputStream:
 
         :param data: the whole message; text is UTF-8.
         :returns: fires with the number of bytes, once the kernel has the whole message. It fails
-            with `LocalProtocolError` if a text is not UTF-8, or a message is being sent in frames,
+            with `LocalProtocolError` if a text is not UTF-8, or a message is being sent in pieces,
             and with `BusyError` if `max_unsent` bytes are queued; then nothing is sent.
         :raises TypeError: at once, when ``data`` is no buffer.
         """

@@ -58,7 +58,7 @@ class BroadcastLoad:
     :param receivers: how many.
     :param sleeps: whether to sleep until a message arrives; otherwise the client asks the kernel
         again and again.
-    :raises MeasurementError: when a receiver gets something else.
+    :raises MeasurementError: when a receiver gets something else than was sent.
     """
 
     def __init__(self, port: int, case: WebSocketCase, receivers: int, *, sleeps: bool) -> None:

@@ -88,8 +88,8 @@ TLS:
 Options can be before, between and after the arguments. wss:// is TLS from the
 first byte: the other options for TLS apply, and --tls and --upgrade do not.
 
-With --tls or --upgrade no TEXT is sent before the server's certificate has been
-verified, and a connection never continues in plaintext.
+With --tls, --upgrade or wss:// no TEXT is sent before the server's certificate
+has been verified, and a connection never continues in plaintext.
 
 The next message is sent when the answer to the last has arrived. Control
 characters, and bytes that are not UTF-8, are written as escapes. Responses are

@@ -333,7 +333,7 @@ def _check_method(request: Request) -> None:
     if not _HTTP_1.fullmatch(request.http_version):
         raise _RefusedError(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
-            f"a WebSocket needs HTTP/1.1, not HTTP/{_quote(request.http_version)}",
+            f"a WebSocket needs HTTP/1.1, the request has {_quote(request.http_version)}",
         )
 
 

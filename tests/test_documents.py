@@ -110,7 +110,7 @@ class DocumentTests(SynchronousTestCase):
         missing = [(document, name) for document, name in occurrences(_NAME) if not resolves(name)]
         self.assertEqual(missing, [])
 
-    @skipIf(find_spec("docutils") is None, "docutils is not installed: it is in the extra dev")
+    @skipIf(find_spec("docutils") is None, "docutils is not installed: it is in the extra test")
     def test_pages_have_no_mistakes_of_markup(self) -> None:
         """In docs/, and in the news."""
         pages = [document for document in DOCUMENTS if document.suffix == ".rst"]

@@ -6,10 +6,11 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from unittest import skipIf
@@ -119,11 +120,14 @@ class Folder(SynchronousTestCase):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
+            # A group of its own, with the processes that the program starts.
+            start_new_session=True,
         ) as process:
             try:
                 yield process
             finally:
-                process.kill()
+                with suppress(ProcessLookupError):  # All of them may have ended by themselves.
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def build_go(self, text: str) -> str:
         """Build a program in Go; return its path."""

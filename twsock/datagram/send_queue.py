@@ -60,7 +60,7 @@ _MAX_ROUNDS: Final = 16
 #: Seconds until the next try when the kernel is out of memory: no event reports free memory.
 _RETRY_DELAY: Final = 0.01
 
-# Cached: a global lookup costs half of an enum attribute.
+# Cached: a global lookup costs less than an enum attribute.
 _IDLE, _HELD, _FLUSHING = State.IDLE, State.HELD, State.FLUSHING
 _BLOCKED, _REPORTING, _CLOSED = State.BLOCKED, State.REPORTING, State.CLOSED
 _HOLD, _RELEASE, _PUSH, _DRAINED = Event.HOLD, Event.RELEASE, Event.PUSH, Event.DRAINED

@@ -26,7 +26,7 @@ from twsock.stream.protocol import Handled
 from twsock.websocket.accepting import AcceptingProtocol
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.connection import WebSocket
-from twsock.websocket.frames import Opcode, encode_header
+from twsock.websocket.frames import MAX_SHORT, Opcode, encode_header
 from twsock.websocket.handshake import Acceptance, refuse
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
 from twsock.wire.byte_queue import Buffer, as_bytes
@@ -36,7 +36,7 @@ __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "WebSocketProtocol"]
 #: Default of ``max_payload`` on servers, in bytes.
 DEFAULT_MAX_MESSAGE_SIZE: Final = 1024 * 1024
 
-# Cached: a global lookup costs half of an enum attribute.
+# Cached: a global lookup costs less than an enum attribute.
 _TEXT: Final = Opcode.TEXT
 _BINARY: Final = Opcode.BINARY
 
@@ -44,10 +44,9 @@ _BINARY: Final = Opcode.BINARY
 #: larger messages, with the same result.
 _UNLIMITED: Final = (1 << 30) - 1
 
-# Headers of messages below `_LONG` bytes, whose length is one byte.
-_LONG: Final = 126
-_TEXT_HEADERS: Final = tuple(encode_header(_TEXT, size) for size in range(_LONG))
-_BINARY_HEADERS: Final = tuple(encode_header(_BINARY, size) for size in range(_LONG))
+# Headers of messages up to `MAX_SHORT` bytes, whose length is one byte.
+_TEXT_HEADERS: Final = tuple(encode_header(_TEXT, size) for size in range(MAX_SHORT + 1))
+_BINARY_HEADERS: Final = tuple(encode_header(_BINARY, size) for size in range(MAX_SHORT + 1))
 
 
 class WebSocketProtocol(AcceptingProtocol):
@@ -149,7 +148,7 @@ class WebSocketProtocol(AcceptingProtocol):
         if size > self._max_plain or not self._web_socket.is_open:
             self._send(stream, _TEXT, text)
             return
-        header = _TEXT_HEADERS[size] if size < _LONG else encode_header(_TEXT, size)
+        header = _TEXT_HEADERS[size] if size <= MAX_SHORT else encode_header(_TEXT, size)
         frame = header + data
         stream.write(frame)
         if not self._is_delivering:
@@ -170,7 +169,7 @@ class WebSocketProtocol(AcceptingProtocol):
             self._send(stream, _BINARY, data)
             return
         # The same as `_send`, with fewer calls.
-        header = _BINARY_HEADERS[size] if size < _LONG else encode_header(_BINARY, size)
+        header = _BINARY_HEADERS[size] if size <= MAX_SHORT else encode_header(_BINARY, size)
         frame = header + data
         stream.write(frame)
         if not self._is_delivering:

@@ -46,7 +46,7 @@ from twsock.wire.byte_queue import Buffer
 
 __all__ = ["DatagramSocket"]
 
-_BOUND: Final = Phase.BOUND  # Cached: a global lookup costs half of an enum attribute.
+_BOUND: Final = Phase.BOUND  # Cached: a global lookup costs less than an enum attribute.
 _Message = DatagramSocketMessageReceivedEventArgs
 _MessageHandler = Callable[["DatagramSocket", _Message], Any]
 _GroupHandler = Callable[["DatagramSocket", MembershipChange], Any]

@@ -42,7 +42,7 @@ from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
 __all__ = ["WebSocketConnection", "WebSocketEvents"]
 
-# Cached: a global lookup costs a fifth of an enum attribute. Larger opcodes are control frames.
+# Cached: a global lookup costs less than an enum attribute. Larger opcodes are control frames.
 _LAST_DATA: Final = int(Opcode.BINARY)
 
 

@@ -54,6 +54,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+#: Takes a connection, and dies while the application decides about it.
+DECIDING_TAKER = """
+import os, signal, socket, sys
+from twisted.internet.task import react
+from twsock.handover.channel import take
+channel = socket.socket(fileno=int(sys.argv[1]))
+def accept(detached, application):
+    os.kill(os.getpid(), signal.SIGKILL)
+react(lambda reactor: take(reactor, channel, accept=accept, timeout=60))
+"""
+
 #: Takes a connection, serves it for some turns, and gives it back, once for each two channels.
 SERVER = """
 import socket, sys
@@ -239,6 +250,122 @@ class ChannelTests(OnEveryReactor):
                     self.assertEqual(far.recv(9), b"kept", where)
                 near.close()
                 far.close()
+
+        self.conduct(work)
+
+    def test_the_application_accepts_before_the_acknowledgement(self) -> None:
+        """Its result is in the value, and the giver still has its copy meanwhile."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving = give(reactor, here, DetachedConnection(near, b"in"), application=b"app")
+
+            def accept(detached: DetachedConnection, application: bytes) -> tuple[bytes, bytes]:
+                self.assertFalse(giving.called)
+                return detached.unread, application
+
+            detached, result = await take(reactor, there, accept=accept)
+            await giving
+            self.assertEqual(result, (b"in", b"app"))
+            detached.close()
+            far.close()
+
+        self.conduct(work)
+
+    def test_what_the_application_cannot_continue_stays_with_the_giver(self) -> None:
+        """The reason reaches both sides in one line, and the copy of the taker is closed."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving, seen = give(reactor, here, DetachedConnection(near)), []
+
+            def accept(detached: DetachedConnection, _application: bytes) -> None:
+                seen.append(detached)
+                raise KeyError("no such\nservice")
+
+            with capturedLogs() as events:
+                error = await failure_of(take(reactor, there, accept=accept))
+            self.assertIsInstance(error, HandoverError)
+            self.assertIsInstance(error.__cause__, KeyError)
+            self.assertEqual([one["reason"] for one in events], [r"'no such\nservice'"])
+            refusal = await failure_of(giving)
+            self.assertIn(r"no such\nservice", str(refusal))
+            self.assertEqual(seen[0].socket.fileno(), -1)
+            near.send(b"kept")
+            self.assertEqual(far.recv(9), b"kept")
+            near.close()
+            far.close()
+
+        self.conduct(work)
+
+    def test_a_take_that_is_cancelled_by_its_application_takes_nothing(self) -> None:
+        """The offer is refused; an error after that changes nothing."""
+
+        async def work(reactor: Any) -> None:
+            for must_raise in (False, True):
+                await self.cancel_in_accept(reactor, must_raise=must_raise)
+
+        self.conduct(work)
+
+    async def cancel_in_accept(self, reactor: Any, *, must_raise: bool) -> None:
+        near, far = socket.socketpair()
+        here, there = channel_pair()
+        giving, seen = give(reactor, here, DetachedConnection(near)), []
+
+        def accept(detached: DetachedConnection, _application: bytes) -> None:
+            seen.append(detached)
+            taking.cancel()
+            if must_raise:
+                raise ValueError("late")
+
+        taking = take(reactor, there, accept=accept)
+        self.assertIn("cancelled", str(await failure_of(taking)), must_raise)
+        self.assertIn("cancelled", str(await failure_of(giving)), must_raise)
+        self.assertEqual(seen[0].socket.fileno(), -1, must_raise)
+        near.close()
+        far.close()
+
+    def test_a_withdrawal_during_the_decision_counts(self) -> None:
+        """The acknowledgement cannot be sent, and the result of the application is dropped."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving, seen = give(reactor, here, DetachedConnection(near)), []
+
+            def accept(detached: DetachedConnection, _application: bytes) -> None:
+                seen.append(detached)
+                giving.cancel()
+
+            error = await failure_of(take(reactor, there, accept=accept))
+            self.assertIn("withdrew", str(error))
+            self.assertIsInstance(await failure_of(giving), HandoverError)
+            self.assertEqual(seen[0].socket.fileno(), -1)
+            near.send(b"kept")
+            self.assertEqual(far.recv(9), b"kept")
+            near.close()
+            far.close()
+
+        self.conduct(work)
+
+    def test_a_taker_killed_during_the_decision_leaves_the_connection(self) -> None:
+        """Nothing was acknowledged."""
+
+        async def work(reactor: Any) -> None:
+            near, far = socket.socketpair()
+            here, there = channel_pair()
+            giving = give(reactor, here, DetachedConnection(near), timeout=60)
+            with there, start(DECIDING_TAKER, [], [there.fileno()]) as taker:
+                there.close()
+                self.assertIsInstance(await failure_of(giving), HandoverError)
+                while taker.poll() is None:
+                    await deferLater(reactor, 0.01)
+            near.send(b"kept")
+            self.assertEqual(far.recv(9), b"kept")
+            near.close()
+            far.close()
 
         self.conduct(work)
 

@@ -17,7 +17,12 @@ from twsock.handover.exchange import (
     follow_taker,
 )
 
-_OWN = {HandoverEvent.SENT, HandoverEvent.NOT_SENT}
+_OWN = {
+    HandoverEvent.APPROVED,
+    HandoverEvent.DECLINED,
+    HandoverEvent.SENT,
+    HandoverEvent.NOT_SENT,
+}
 _GIVER_ENDS = {GiverState.GIVEN, GiverState.KEPT}
 _TAKER_ENDS = {TakerState.TAKEN, TakerState.EMPTY}
 
@@ -75,6 +80,10 @@ class World:
         if self.taker is None or self.taker in _TAKER_ENDS:
             return []
         found = [replace(self, taker=None)]
+        if self.taker is TakerState.DECIDING:
+            decisions = (HandoverEvent.APPROVED, HandoverEvent.DECLINED, HandoverEvent.DEADLINE)
+            decided = [follow_taker(self.taker, event) for event in decisions]
+            return [*found, *(replace(self, taker=after) for after in decided)]
         if self.taker is TakerState.HELD:
             if self.giver_reads and not self.giver_closed:
                 sent = (*self.to_giver, HandoverEvent.ACCEPTED)

@@ -14,7 +14,8 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -105,9 +106,29 @@ def give(
     return giving.start(application, timeout)
 
 
+@overload
 def take(
-    reactor: Any, channel: socket.socket, *, timeout: float = DEFAULT_HANDOVER_TIMEOUT
-) -> Deferred[tuple[DetachedConnection, bytes]]:
+    reactor: Any, channel: socket.socket, *, accept: None = None, timeout: float = ...
+) -> Deferred[tuple[DetachedConnection, bytes]]: ...
+
+
+@overload
+def take(
+    reactor: Any,
+    channel: socket.socket,
+    *,
+    accept: Callable[[DetachedConnection, bytes], T],
+    timeout: float = ...,
+) -> Deferred[tuple[DetachedConnection, T]]: ...
+
+
+def take(
+    reactor: Any,
+    channel: socket.socket,
+    *,
+    accept: Callable[[DetachedConnection, bytes], Any] | None = None,
+    timeout: float = DEFAULT_HANDOVER_TIMEOUT,
+) -> Deferred[tuple[DetachedConnection, Any]]:
     """
     Take a connection from the process at the other end of a channel, and acknowledge it.
 
@@ -115,13 +136,20 @@ def take(
     one line is logged.
 
     :param channel: a connected UNIX socket of type SEQPACKET. It is closed at the end.
+    :param accept: called with the connection and the bytes of the application, after the offer was
+        checked and before it is acknowledged. It may check and prepare. It must not read or write
+        the socket, or add it to a reactor: the giver may still withdraw its offer. If it raises,
+        the offer is refused with the text of the error, and the giver continues the connection.
     :param timeout: seconds that the other process has for its offer; above 0.
-    :returns: fires with the connection and the bytes of the application. It fails with
-        `HandoverError` when no connection was taken. Cancelling takes none.
+    :returns: fires with the connection and the result of ``accept``; without ``accept``, with the
+        connection and the bytes of the application. It fails with `HandoverError` when no
+        connection was taken. Its cause is the error of ``accept``, if that refused the offer. If
+        the offer is withdrawn after ``accept``, the result of ``accept`` is dropped. Cancelling
+        takes none.
     :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
     """
     _check(channel, timeout)
-    return _Taking(reactor, channel).start(timeout)
+    return _Taking(reactor, channel, accept).start(timeout)
 
 
 def _check(channel: socket.socket, timeout: float) -> None:
@@ -314,12 +342,20 @@ class _Giving(_Channel):
 class _Taking(_Channel):
     """The taker of one connection."""
 
-    def __init__(self, reactor: Any, channel: socket.socket) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        channel: socket.socket,
+        accept: Callable[[DetachedConnection, bytes], Any] | None,
+    ) -> None:
         super().__init__(reactor, channel)
+        self._accept = accept
         self._state = TakerState.WAITING
-        self._taken: tuple[DetachedConnection, bytes] | None = None
+        # The second part is the bytes of the application, and then the result of `accept`.
+        self._taken: tuple[DetachedConnection, Any] | None = None
+        self._declined: BaseException | None = None
 
-    def start(self, timeout: float) -> Deferred[tuple[DetachedConnection, bytes]]:
+    def start(self, timeout: float) -> Deferred[tuple[DetachedConnection, Any]]:
         """Wait for the offer."""
         try:
             self.check_user()
@@ -336,22 +372,53 @@ class _Taking(_Channel):
 
     def follow(self, event: HandoverEvent, reason: str) -> None:
         before, self._state = self._state, follow_taker(self._state, event)
-        if self._state is TakerState.HELD:
+        if self._state is TakerState.DECIDING:
+            self._decide()
+        elif self._state is TakerState.HELD:
             sent = self.say(Accepted())
             self.follow(HandoverEvent.SENT if sent else HandoverEvent.NOT_SENT, "")
         elif self._state is TakerState.TAKEN:
             taken, self._taken = self._taken, None
             self.end(taken)
         elif self._state is TakerState.EMPTY:
-            if before is TakerState.WAITING:
+            if before is not TakerState.UNSURE:
                 self.say(Refused(reason))
-            self._drop()
-            self.end(HandoverError(f"nothing taken: {reason}"))
+            self._drop(reason)
 
-    def _drop(self) -> None:
+    def _decide(self) -> None:
+        """Call the application; it may also cancel."""
+        accept, self._accept = self._accept, None
+        if accept is not None and self._taken is not None:
+            detached, application = self._taken
+            try:
+                result = accept(detached, application)
+            except BaseException as error:
+                self._decline(error)
+                if isinstance(error, Exception):
+                    return
+                raise
+            self._taken = detached, result
+        if self._state is TakerState.DECIDING:
+            self.follow(HandoverEvent.APPROVED, "")
+        else:
+            self._taken = None
+
+    def _decline(self, error: BaseException) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self._log.warn("hand-over refused: {reason}", reason=reason)
+        if self._state is TakerState.DECIDING:
+            self._declined = error
+            self.follow(HandoverEvent.DECLINED, reason)
+
+    def _drop(self, reason: str) -> None:
+        """Close what was received, and fail."""
         taken, self._taken = self._taken, None
         if taken is not None:
             taken[0].close()
+        error = HandoverError(f"nothing taken: {reason}")
+        error.__cause__, self._declined = self._declined, None
+        self._accept = None
+        self.end(error)
 
 
 def _descriptors_of(messages: list[tuple[int, int, bytes]]) -> list[int]:

@@ -13,9 +13,16 @@ Giver::
 
 Taker::
 
-    WAITING ── offer ──> HELD ── the acknowledgement is sent ──> TAKEN: it continues
-     │                    └───── it cannot be sent ──> UNSURE ── the end ──> TAKEN
-     └── anything else ──> EMPTY                         └── withdrawn, deadline ──> EMPTY
+    WAITING ── offer ──> DECIDING ── approved ──> HELD ── the acknowledgement is sent ──> TAKEN
+     │                    │                        └───── it cannot be sent ──> UNSURE
+     │                    └── declined, deadline ──> EMPTY: it sends "refused"
+     └── anything else ──> EMPTY: it sends "refused"
+
+    UNSURE ── the end ──> TAKEN: it continues
+     └─────── withdrawn, deadline ──> EMPTY
+
+DECIDING is one call of the application, which approves or declines before the acknowledgement. So
+a connection that the application cannot continue stays with the giver.
 
 Why the acknowledgement decides: once the kernel has it, the giver reads it, even if the taker dies.
 On a reset the giver reads on, as an acknowledgement may follow the reset. Before the giver
@@ -57,6 +64,8 @@ class HandoverEvent(KeyEnum):
     RESET = "the channel was reset"
     END = "the channel has ended"
     DEADLINE = "the deadline"
+    APPROVED = "the application of the taker approves"
+    DECLINED = "the application of the taker declines"
     SENT = "the kernel has the acknowledgement"
     NOT_SENT = "the acknowledgement cannot be sent"
 
@@ -74,6 +83,7 @@ class TakerState(KeyEnum):
     """How far the taker is."""
 
     WAITING = "no offer has arrived"
+    DECIDING = "it holds the connection, and its application decides"
     HELD = "it holds the connection, and acknowledges it"
     UNSURE = "the acknowledgement was not sent; it reads to the end of the channel"
     TAKEN = "the taker owns the connection"
@@ -104,7 +114,7 @@ GIVER_TABLE: Final[Mapping[tuple[GiverState, HandoverEvent], GiverState]] = {
 
 #: All steps of the taker.
 TAKER_TABLE: Final[Mapping[tuple[TakerState, HandoverEvent], TakerState]] = {
-    (_T.WAITING, _E.OFFER): _T.HELD,
+    (_T.WAITING, _E.OFFER): _T.DECIDING,
     **{
         (_T.WAITING, event): _T.EMPTY
         for event in (
@@ -112,6 +122,9 @@ TAKER_TABLE: Final[Mapping[tuple[TakerState, HandoverEvent], TakerState]] = {
             *(_E.RESET, _E.END, _E.DEADLINE),
         )
     },
+    (_T.DECIDING, _E.APPROVED): _T.HELD,
+    (_T.DECIDING, _E.DECLINED): _T.EMPTY,
+    (_T.DECIDING, _E.DEADLINE): _T.EMPTY,
     (_T.HELD, _E.SENT): _T.TAKEN,
     (_T.HELD, _E.NOT_SENT): _T.UNSURE,
     (_T.UNSURE, _E.WITHDRAWN): _T.EMPTY,

@@ -139,7 +139,9 @@ class Daemon:
     :ivar folder: the working directory, with pid file and log.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: str, environment: Mapping[str, str]
+    ) -> None:
         self.folder = Path(folder)
         ended, inherited = os.pipe()
         # A file, not a pipe: a daemon that keeps its output open would keep the pipe open.
@@ -147,7 +149,7 @@ class Daemon:
             self.status = subprocess.run(
                 [sys.executable, "-c", _TWISTD, *arguments],
                 cwd=folder,
-                env=_environment(folder),
+                env={**_environment(folder), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -207,11 +209,15 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(*arguments: str) -> Iterator[Daemon]:
-    """Run ``twistd`` with arguments and without ``-n``, in an empty folder of its own."""
+def daemon(*arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+    """
+    Run ``twistd`` with arguments and without ``-n``, in an empty folder of its own.
+
+    :param environment: variables besides those of this process.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            yield Daemon(arguments, folder)
+            yield Daemon(arguments, folder, environment or {})
         finally:
             _kill(Path(folder) / "twistd.pid")
 

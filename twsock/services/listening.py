@@ -151,9 +151,14 @@ class ListeningService(Service):
     :param endpoints: pairs of an endpoint string and the endpoint made from it.
 
     :ivar is_hurried: whether the stop closes connections without waiting; a second SIGTERM sets it.
+    :ivar drain_timeout: the most seconds that connections may take to end at the stop.
+    :ivar opening: fires when each endpoint listens, or cannot; set by the start.
     """
 
     _log = TextLogger()
+
+    drain_timeout: float = 0.0
+    opening: Deferred[Any]
 
     def __init__(self, reactor: Any, endpoints: Sequence[tuple[str, Any]]) -> None:
         self._reactor = reactor
@@ -228,6 +233,7 @@ class ListeningService(Service):
         self.is_hurried = False
         process_signals.add(self._reactor, self)
         self._ports = []
+        opening: list[Deferred[Any]] = []
         for description, endpoint in self._endpoints:
             problems: list[str] = []
             listening = self.listen_on(endpoint)
@@ -237,7 +243,8 @@ class ListeningService(Service):
                 self.abandon_ports()
                 raise StartError(f"twsock: {problems[0]}")
             # An endpoint that fails later does so in a process that already runs and logs.
-            listening.addCallback(self._log_problems, problems)
+            opening.append(listening.addCallback(self._log_problems, problems))
+        self.opening = DeferredList(opening)
 
     @override
     def startService(self) -> None:

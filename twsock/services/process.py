@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.logger import (
     FilteringLogObserver,
     ILogFilterPredicate,
@@ -39,6 +39,7 @@ from zope.interface import implementer
 
 from twsock.log import TextLogger
 from twsock.services.json_log import json_log_observer
+from twsock.services.notify import process_notifier
 from twsock.services.options import choice_option, seconds_option
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "in_process", "process_owner"]
@@ -134,6 +135,7 @@ class ProcessService(MultiService):
         self._level = LogLevel.levelWithName(values["log-level"])
         self._drain_delay = float(values["drain-delay"])
         self._page = self._make_page(options)
+        process_notifier.take_environment(os.environ)
         self._terminal: int | None = None
         if given is not None and _is_daemon(given):
             # Standard error may be closed; then no line is printed.
@@ -203,10 +205,37 @@ class ProcessService(MultiService):
             # A daemon keeps no terminal open.
             os.close(self._terminal)
             self._terminal = None
+        self._report_ready()
+
+    def _report_ready(self) -> None:
+        """Report to the service manager once all services listen and the reactor runs."""
+        from twisted.internet import reactor
+
+        from twsock.services.metrics import listening_services
+
+        def report(_: object) -> None:
+            if all(service.ports for service in listening_services(self)):
+                process_notifier.start(reactor, self._describe_ports)
+
+        opening = DeferredList([each.opening for each in listening_services(self)])
+        loop: Any = reactor
+        loop.callWhenRunning(opening.addCallback, report)
+
+    def _describe_ports(self) -> str:
+        from twsock.services.metrics import listening_services
+
+        ports = ", ".join(
+            each.describe_opened(port) for each in listening_services(self) for port in each.ports
+        )
+        return f"listening on {ports}"
 
     @override
     def stopService(self) -> Deferred[Any]:
         """Report that the process is not ready; after the delay, stop the services."""
+        from twsock.services.metrics import listening_services
+
+        draining = max((each.drain_timeout for each in listening_services(self)), default=0.0)
+        process_notifier.notify_stopping(self._drain_delay + draining)
         return super().stopService() if self._page is None else ensureDeferred(self._stop())
 
     async def _stop(self) -> None:

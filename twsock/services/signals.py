@@ -18,6 +18,7 @@ import typing
 from typing import Any, Final
 
 from twsock.log import TextLogger
+from twsock.services.notify import notify_ready, notify_reloading
 
 __all__ = ["SignalReceiver", "process_signals"]
 
@@ -109,7 +110,11 @@ class _ProcessSignals:
             os.kill(os.getpid(), number)
 
     def _reload(self) -> None:
-        reloaded = [receiver.reload() for receiver in self._receivers]
+        notify_reloading()
+        try:
+            reloaded = [receiver.reload() for receiver in self._receivers]
+        finally:
+            notify_ready()
         if not any(reloaded):
             self._log.info("SIGHUP: no service here has certificates to read again")
 

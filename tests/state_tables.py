@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from twsock.datagram import sending
+from twsock.restart import new_side, old_side
 from twsock.stream import closing, upgrade_core
 from twsock.websocket import closing as websocket_closing
 
@@ -233,6 +234,8 @@ _TABLES: Final = (
     _Table(upgrade_core, ("Step",), lambda row: (row,), _upgrade_notes),
     _Table(websocket_closing, ("Server", "Client"), lambda row: (row.server, row.client)),
     _Table(sending, ("Step",), lambda state: ((state, ()),)),
+    _Table(old_side, ("Step",), lambda step: (step,)),
+    _Table(new_side, ("Step",), lambda step: (step,)),
 )
 
 #: The generated parts of the page.

@@ -27,7 +27,10 @@ from typing import Any, Final, TextIO
 from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.reflect import safe_str
 
-__all__ = ["format_json_line", "json_log_observer"]
+__all__ = ["JSON_FIELDS", "format_json_line", "json_log_observer"]
+
+#: An event with this member has its value, a dictionary, as the fields.
+JSON_FIELDS: Final = "json_fields"
 
 #: The name before the attributes, items or call of a field.
 _NAME: Final = re.compile(r"[^.\[(]+")
@@ -74,6 +77,8 @@ def _format_time(seconds: float | None) -> str | None:
 
 
 def _fields(event: LogEvent) -> dict[str, Any]:
+    if JSON_FIELDS in event:
+        return {name: _json_value(value) for name, value in event[JSON_FIELDS].items()}
     names = [_NAME.match(field) for field in _field_names(event.get("log_format") or "")]
     found = {name[0]: event[name[0]] for name in names if name is not None and name[0] in event}
     return {

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from twsock.datagram import sending
 from twsock.restart import new_side, old_side
+from twsock.services.workers import slot
 from twsock.stream import closing, upgrade_core
 from twsock.websocket import closing as websocket_closing
 
@@ -236,6 +237,7 @@ _TABLES: Final = (
     _Table(sending, ("Step",), lambda state: ((state, ()),)),
     _Table(old_side, ("Step",), lambda step: (step,)),
     _Table(new_side, ("Step",), lambda step: (step,)),
+    _Table(slot, ("Step",), lambda row: (row,)),
 )
 
 #: The generated parts of the page.

@@ -52,8 +52,9 @@ class EventTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        observer: Any = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def relayed(self, line: str, **options: Any) -> dict[str, Any]:
         """Log a line; return the JSON of the parent."""
@@ -105,7 +106,8 @@ class EventTests(SynchronousTestCase):
         for line in ("[]", "1", "{}", "[" * 100_000):
             self.events.clear()
             self.assertIn(line[:50], self.relayed(line)["message"], line[:50])
-        for value in (None, [], {}, 1, "x", "{x}"):
+        values: list[Any] = [None, [], {}, 1, "x", "{x}"]
+        for value in values:
             self.events.clear()
             names = ("message", "level", "namespace", "fields", "traceback")
             relayed = self.relayed(json.dumps(dict.fromkeys(names, value)))

@@ -1,0 +1,102 @@
+"""Processes of workers without a kernel, for the tests of the parent."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.python.failure import Failure
+
+from twsock.services.measurements import Kind, Measurement
+from twsock.services.workers.messages import (
+    Command,
+    Failed,
+    Measured,
+    Ready,
+    Report,
+    encode_report,
+    parse_command,
+)
+from twsock.services.workers.process import COMMANDS, ERRORS, LOGS, REPORTS, WorkerProcess
+
+__all__ = ["FakeProcess", "counted"]
+
+
+class FakeProcess:
+    """
+    The transport of a worker; the test decides what the process does.
+
+    :ivar commands: what it has received.
+    """
+
+    def __init__(self, worker: WorkerProcess, pid: int) -> None:
+        self.worker = worker
+        self.pid = pid
+        self.commands: list[Command] = []
+        self.is_closed = False
+        self.has_ended = False
+        self.is_killed = False
+        worker.makeConnection(self)
+
+    # What the parent calls.
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:  # noqa: N802
+        assert descriptor == COMMANDS
+        if self.is_closed:
+            raise KeyError(descriptor)
+        self.commands += [parse_command(line) for line in data.splitlines()]
+
+    def signalProcess(self, name: str) -> None:  # noqa: N802
+        assert name == "KILL"
+        if self.has_ended:
+            raise ProcessExitedAlready
+        self.is_killed = True
+
+    # What the process does.
+
+    def log(self, text: str) -> None:
+        """Write on its standard output."""
+        self.worker.childDataReceived(LOGS, text.encode())
+
+    def print_error(self, text: str) -> None:
+        """Write on its standard error."""
+        self.worker.childDataReceived(ERRORS, text.encode())
+
+    def report(self, report: Report) -> None:
+        """Send a report."""
+        self.send(encode_report(report))
+
+    def send(self, data: bytes) -> None:
+        """Send bytes in place of a report."""
+        self.worker.childDataReceived(REPORTS, data)
+
+    def be_ready(self) -> None:
+        """Serve."""
+        self.report(Ready())
+
+    def fail(self, reason: str) -> None:
+        """End at the start."""
+        self.report(Failed(reason))
+        self.end(status=1)
+
+    def measured(self, count: int, *, is_final: bool = False) -> None:
+        """Report a number."""
+        self.report(Measured((counted(count),), is_final))
+
+    def end(self, status: int = 0, killed_by: int | None = None) -> None:
+        """End by itself, with a status or by a signal."""
+        self.is_closed = self.has_ended = True
+        error: Any = ProcessDone(0)
+        if status or killed_by is not None:
+            error = ProcessTerminated(None if killed_by else status, killed_by)
+        self.worker.processEnded(Failure(error))
+
+    def die(self) -> None:
+        """End as the kernel ends it after SIGKILL."""
+        self.end(killed_by=signal.SIGKILL)
+
+
+def counted(count: float) -> Measurement:
+    """Return a counter."""
+    return Measurement("twsock_connections", "Accepted.", Kind.COUNTER, {}, count)

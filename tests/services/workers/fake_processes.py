@@ -10,15 +10,21 @@ from twisted.python.failure import Failure
 
 from twsock.services.measurements import Kind, Measurement
 from twsock.services.workers.messages import (
-    Command,
-    Failed,
-    Measured,
-    Ready,
-    Report,
+    WorkerCommand,
+    WorkerFailed,
+    WorkerMeasured,
+    WorkerReady,
+    WorkerReport,
     encode_report,
     parse_command,
 )
-from twsock.services.workers.process import COMMANDS, ERRORS, LOGS, REPORTS, WorkerProcess
+from twsock.services.workers.process import (
+    COMMAND_PIPE,
+    ERROR_PIPE,
+    LOG_PIPE,
+    REPORT_PIPE,
+    WorkerProcess,
+)
 
 __all__ = ["FakeProcess", "counted"]
 
@@ -33,7 +39,7 @@ class FakeProcess:
     def __init__(self, worker: WorkerProcess, pid: int) -> None:
         self.worker = worker
         self.pid = pid
-        self.commands: list[Command] = []
+        self.commands: list[WorkerCommand] = []
         self.is_closed = False
         self.has_ended = False
         self.is_killed = False
@@ -42,7 +48,7 @@ class FakeProcess:
     # What the parent calls.
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:  # noqa: N802
-        assert descriptor == COMMANDS
+        assert descriptor == COMMAND_PIPE
         if self.is_closed:
             raise KeyError(descriptor)
         self.commands += [parse_command(line) for line in data.splitlines()]
@@ -57,32 +63,32 @@ class FakeProcess:
 
     def log(self, text: str) -> None:
         """Write on its standard output."""
-        self.worker.childDataReceived(LOGS, text.encode())
+        self.worker.childDataReceived(LOG_PIPE, text.encode())
 
     def print_error(self, text: str) -> None:
         """Write on its standard error."""
-        self.worker.childDataReceived(ERRORS, text.encode())
+        self.worker.childDataReceived(ERROR_PIPE, text.encode())
 
-    def report(self, report: Report) -> None:
+    def report(self, report: WorkerReport) -> None:
         """Send a report."""
         self.send(encode_report(report))
 
     def send(self, data: bytes) -> None:
         """Send bytes in place of a report."""
-        self.worker.childDataReceived(REPORTS, data)
+        self.worker.childDataReceived(REPORT_PIPE, data)
 
     def be_ready(self) -> None:
         """Serve."""
-        self.report(Ready())
+        self.report(WorkerReady())
 
     def fail(self, reason: str) -> None:
         """End at the start."""
-        self.report(Failed(reason))
+        self.report(WorkerFailed(reason))
         self.end(status=1)
 
     def measured(self, count: int, *, is_final: bool = False) -> None:
         """Report a number."""
-        self.report(Measured((counted(count),), is_final))
+        self.report(WorkerMeasured((counted(count),), is_final))
 
     def end(self, status: int = 0, killed_by: int | None = None) -> None:
         """End by itself, with a status or by a signal."""

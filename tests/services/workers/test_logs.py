@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.services.json_log import format_json_line, json_log_observer
-from twsock.services.workers.logs import MAX_LINE, LogLines, log_line
+from twsock.services.workers.logs import MAX_LOG_LINE, LogLines, log_line
 
 
 def in_steps(data: bytes, step: int) -> list[str]:
@@ -37,8 +37,8 @@ class LinesTests(SynchronousTestCase):
 
     def test_a_long_line_is_cut(self) -> None:
         """The next one is whole."""
-        data = b"x" * MAX_LINE + b"\n" + b"y" * (3 * MAX_LINE) + b"\nz\n"
-        expected = ["x" * MAX_LINE, "y" * MAX_LINE + "…", "z"]
+        data = b"x" * MAX_LOG_LINE + b"\n" + b"y" * (3 * MAX_LOG_LINE) + b"\nz\n"
+        expected = ["x" * MAX_LOG_LINE, "y" * MAX_LOG_LINE + "…", "z"]
         for step in (1000, len(data)):
             self.assertEqual(in_steps(data, step), expected, step)
 

@@ -11,13 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.services.measurements import Kind, Measurement
 from twsock.services.workers.messages import (
-    MAX_LINE,
-    MAX_REASON,
-    Command,
-    Failed,
-    Measured,
-    Ready,
-    Report,
+    MAX_FAILURE,
+    MAX_MESSAGE,
+    WorkerCommand,
+    WorkerFailed,
+    WorkerMeasured,
+    WorkerReady,
+    WorkerReport,
     encode_command,
     encode_report,
     parse_command,
@@ -33,10 +33,10 @@ _MEASUREMENTS = st.builds(
     value=st.integers(0, 2**63) | st.floats(allow_nan=False, allow_infinity=False),
     suffix=st.text(max_size=5),
 )
-_REPORTS: st.SearchStrategy[Report] = (
-    st.just(Ready())
-    | st.builds(Failed, st.text(max_size=20))
-    | st.builds(Measured, st.lists(_MEASUREMENTS, max_size=3).map(tuple), st.booleans())
+_REPORTS: st.SearchStrategy[WorkerReport] = (
+    st.just(WorkerReady())
+    | st.builds(WorkerFailed, st.text(max_size=20))
+    | st.builds(WorkerMeasured, st.lists(_MEASUREMENTS, max_size=3).map(tuple), st.booleans())
 )
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -50,11 +50,11 @@ class CommandTests(SynchronousTestCase):
 
     def test_commands_are_lines_of_json(self) -> None:
         """A person can read them in a trace."""
-        self.assertEqual(encode_command(Command.MEASURE), b'{"command":"measure"}\n')
+        self.assertEqual(encode_command(WorkerCommand.MEASURE), b'{"command":"measure"}\n')
 
     def test_every_command_arrives(self) -> None:
         """The line without its ending is parsed."""
-        for command in Command:
+        for command in WorkerCommand:
             self.assertIs(parse_command(encode_command(command)[:-1]), command)
 
     @given(st.binary(max_size=50) | _JSON.map(lambda value: json.dumps(value).encode()))
@@ -67,7 +67,7 @@ class ReportTests(SynchronousTestCase):
     """The lines of a worker."""
 
     @given(_REPORTS)
-    def test_every_report_arrives(self, report: Report) -> None:
+    def test_every_report_arrives(self, report: WorkerReport) -> None:
         """In one line."""
         line = encode_report(report)
         self.assertEqual(line.count(b"\n"), 1)
@@ -75,16 +75,16 @@ class ReportTests(SynchronousTestCase):
 
     def test_a_long_reason_is_cut(self) -> None:
         """By the worker, and by the parent."""
-        failed = Failed("x" * MAX_REASON)
-        self.assertEqual(parse_report(encode_report(Failed("x" * 2000))), failed)
+        failed = WorkerFailed("x" * MAX_FAILURE)
+        self.assertEqual(parse_report(encode_report(WorkerFailed("x" * 2000))), failed)
         line = json.dumps({"report": "failed", "reason": "x" * 2000}).encode()
         self.assertEqual(parse_report(line), failed)
 
     def test_too_many_numbers_are_an_error_of_the_worker(self) -> None:
         """The parent could not receive the line."""
-        many = (Measurement("name", "x" * 1000, Kind.GAUGE, {}, 0),) * (MAX_LINE // 1000)
-        error = self.assertRaises(LocalProtocolError, encode_report, Measured(many, True))
-        self.assertIn(f"limit {MAX_LINE}", str(error))
+        many = (Measurement("name", "x" * 1000, Kind.GAUGE, {}, 0),) * (MAX_MESSAGE // 1000)
+        error = self.assertRaises(LocalProtocolError, encode_report, WorkerMeasured(many, True))
+        self.assertIn(f"limit {MAX_MESSAGE}", str(error))
 
     @given(
         st.binary(max_size=50)

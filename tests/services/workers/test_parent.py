@@ -11,7 +11,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services.workers.fake_processes import FakeProcess
-from twsock.services.workers.messages import Command
+from twsock.services.workers.messages import WorkerCommand
 from twsock.services.workers.parent import MEASURE_TIMEOUT, STOP_MARGIN, Workers
 from twsock.services.workers.process import WorkerProcess
 
@@ -117,12 +117,12 @@ class ReplacementTests(ParentCase):
         self.workers.replace()
         self.assertEqual(first.commands, [])
         self.started[2].be_ready()
-        self.assertEqual(first.commands, [Command.STOP])
+        self.assertEqual(first.commands, [WorkerCommand.STOP])
         self.assertTrue(self.workers.is_ready)
         # The first one still drains.
         self.assertEqual([self.started[3].worker.number, second.commands], [2, []])
         self.started[3].be_ready()
-        self.assertEqual(second.commands, [Command.STOP])
+        self.assertEqual(second.commands, [WorkerCommand.STOP])
         first.end()
         second.end()
         self.assertTrue(self.workers.is_ready)
@@ -139,12 +139,12 @@ class ReplacementTests(ParentCase):
             self.lines,
             [
                 "worker 1 cannot start: no such file; "
-                + "no further worker is replaced, those that run serve on"
+                "no further worker is replaced, those that run serve on"
             ],
         )
         self.workers.replace()
         self.started[3].be_ready()
-        self.assertEqual(self.started[0].commands, [Command.STOP])
+        self.assertEqual(self.started[0].commands, [WorkerCommand.STOP])
 
     def test_the_successor_of_a_worker_that_dies_takes_its_place(self) -> None:
         """No third one is started."""
@@ -174,7 +174,7 @@ class StopTests(ParentCase):
         """In any order; an orderly end is no line."""
         self.run_both()
         stopped = self.workers.stop()
-        self.assertEqual([each.commands for each in self.started], [[Command.STOP]] * 2)
+        self.assertEqual([each.commands for each in self.started], [[WorkerCommand.STOP]] * 2)
         self.started[1].end()
         self.assertNoResult(stopped)
         self.started[0].end()
@@ -189,7 +189,7 @@ class StopTests(ParentCase):
         self.started[1].die()
         self.started[3].die()
         stopped = self.workers.stop()
-        self.assertEqual(self.started[0].commands, [Command.STOP])
+        self.assertEqual(self.started[0].commands, [WorkerCommand.STOP])
         self.started[0].end()
         self.assertNoResult(stopped)
         self.started[2].be_ready()
@@ -207,13 +207,13 @@ class StopTests(ParentCase):
         self.run_both()
         self.workers.stop()
         self.workers.hurry()
-        self.assertEqual(self.started[0].commands, [Command.STOP, Command.HURRY])
+        self.assertEqual(self.started[0].commands, [WorkerCommand.STOP, WorkerCommand.HURRY])
         self.setUp()
         self.run_both()
         self.workers.hurry()
         self.assertEqual(self.started[0].commands, [])
         self.workers.stop()
-        self.assertEqual(self.started[0].commands, [Command.HURRY])
+        self.assertEqual(self.started[0].commands, [WorkerCommand.HURRY])
 
     def test_a_third_signal_kills(self) -> None:
         """The parent ends at once then, and leaves no process."""
@@ -253,7 +253,7 @@ class NumberTests(ParentCase):
         self.successResultOf(refreshed)
         self.assertEqual(self.numbers(), {"1": 3})
         self.workers.refresh()
-        asked = [each.commands.count(Command.MEASURE) for each in self.started]
+        asked = [each.commands.count(WorkerCommand.MEASURE) for each in self.started]
         self.assertEqual(asked, [2, 1])
 
     def test_without_workers_there_is_nothing_to_wait_for(self) -> None:

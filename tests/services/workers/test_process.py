@@ -10,7 +10,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services.workers.fake_processes import FakeProcess, counted
-from twsock.services.workers.messages import Command, Measured
+from twsock.services.workers.messages import WorkerCommand, WorkerMeasured
 from twsock.services.workers.process import START_TIMEOUT, WorkerProcess
 
 
@@ -23,7 +23,7 @@ class Owner:
     def worker_ready(self, worker: WorkerProcess) -> None:
         self.reports.append("ready")
 
-    def worker_measured(self, worker: WorkerProcess, report: Measured) -> None:
+    def worker_measured(self, worker: WorkerProcess, report: WorkerMeasured) -> None:
         self.reports.append(report)
 
     def worker_ended(self, worker: WorkerProcess, how: str) -> None:
@@ -56,14 +56,14 @@ class ProcessTests(SynchronousTestCase):
         self.process.send(line)
         self.assertEqual(self.owner.reports, [])
         self.process.send(b'"counter","Accepted.",{},3]]}\n{"report":"ready"}\n')
-        self.assertEqual(self.owner.reports, [Measured((counted(3),), False), "ready"])
+        self.assertEqual(self.owner.reports, [WorkerMeasured((counted(3),), False), "ready"])
 
     def test_commands_are_sent_while_the_pipe_is_open(self) -> None:
         """Later ones are dropped: the process is about to end."""
         self.worker.measure()
         self.process.is_closed = True
         self.worker.measure()
-        self.assertEqual(self.process.commands, [Command.MEASURE])
+        self.assertEqual(self.process.commands, [WorkerCommand.MEASURE])
 
     def test_a_worker_that_is_not_ready_in_time_is_killed(self) -> None:
         """Its end says why."""
@@ -92,7 +92,7 @@ class ProcessTests(SynchronousTestCase):
         self.process.be_ready()
         self.worker.stop(15)
         self.worker.hurry()
-        self.assertEqual(self.process.commands, [Command.STOP, Command.HURRY])
+        self.assertEqual(self.process.commands, [WorkerCommand.STOP, WorkerCommand.HURRY])
         self.clock.advance(5)
         self.assertTrue(self.process.is_killed)
 

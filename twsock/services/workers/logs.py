@@ -4,7 +4,7 @@ Logs of workers: output of a worker → lines → **events** → the log of the 
 A worker logs one JSON object a line on its standard output, as `twsock.services.json_log` writes
 them. The parent logs each line again, with its level and namespace and the number of the worker. So
 the options for logs, and log files and syslog, apply to all workers. A line that is no such object,
-for example of a library in C, is logged as text. Holds at most one line, of `MAX_LINE` bytes.
+for example of a library in C, is logged as text. Holds at most one line, of `MAX_LOG_LINE` bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from twisted.logger import InvalidLogLevelError, LogLevel
 from twsock.log import TextLogger
 from twsock.services.json_log import JSON_FIELDS
 
-__all__ = ["MAX_LINE", "LogLines", "log_line"]
+__all__ = ["MAX_LOG_LINE", "LogLines", "log_line"]
 
 #: Bytes of the longest line; the rest of a longer one is dropped.
-MAX_LINE: Final = 64 * 1024
+MAX_LOG_LINE: Final = 64 * 1024
 
 _NAMESPACE: Final = "twsock.services.workers"
 
@@ -54,7 +54,7 @@ class LogLines:
             yield line
 
     def _store(self, piece: bytes) -> None:
-        room = MAX_LINE - len(self._buffer)
+        room = MAX_LOG_LINE - len(self._buffer)
         self._buffer += piece[:room]
         self._is_cut = self._is_cut or len(piece) > room
 

@@ -1,7 +1,7 @@
 r"""
 Messages between the parent and a worker: values ↔ **lines of JSON** ↔ pipes. No I/O.
 
-Each worker has two pipes to its parent. The parent sends `Command` lines, the worker `Report`
+Each worker has two pipes to its parent. The parent sends `WorkerCommand` lines, the worker `Report`
 lines::
 
     {"command": "measure"}
@@ -15,7 +15,7 @@ lines::
         ],
     }
 
-A line has at most `MAX_LINE` bytes; `twsock.wire.lines.LineDecoder` holds one that is incomplete.
+A line has at most `MAX_MESSAGE` bytes; `twsock.wire.lines.LineDecoder` holds one that is incomplete.
 The end of either pipe is the end of the other process.
 """
 
@@ -32,13 +32,13 @@ from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.services.measurements import Kind, Measurement
 
 __all__ = [
-    "MAX_LINE",
-    "MAX_REASON",
-    "Command",
-    "Failed",
-    "Measured",
-    "Ready",
+    "MAX_FAILURE",
+    "MAX_MESSAGE",
     "Report",
+    "WorkerCommand",
+    "WorkerFailed",
+    "WorkerMeasured",
+    "WorkerReady",
     "encode_command",
     "encode_report",
     "parse_command",
@@ -46,13 +46,13 @@ __all__ = [
 ]
 
 #: Bytes of the longest line. The numbers of a service with a hundred ports have some 200,000.
-MAX_LINE: Final = 1024 * 1024
+MAX_MESSAGE: Final = 1024 * 1024
 
 #: Characters of the longest reason; longer ones are cut.
-MAX_REASON: Final = 1000
+MAX_FAILURE: Final = 1000
 
 
-class Command(enum.Enum):
+class WorkerCommand(enum.Enum):
     """
     What a worker does for its parent.
 
@@ -66,12 +66,12 @@ class Command(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class WorkerReady:
     """All services of the worker listen, and its reactor runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class WorkerFailed:
     """
     The worker cannot start, and ends.
 
@@ -82,7 +82,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class WorkerMeasured:
     """
     The numbers of the worker.
 
@@ -94,15 +94,15 @@ class Measured:
 
 
 #: What a worker reports.
-Report = Ready | Failed | Measured
+WorkerReport = WorkerReady | WorkerFailed | WorkerMeasured
 
 
-def encode_command(command: Command) -> bytes:
+def encode_command(command: WorkerCommand) -> bytes:
     """Return the line of a command."""
     return _encode({"command": command.value})
 
 
-def parse_command(line: bytes) -> Command:
+def parse_command(line: bytes) -> WorkerCommand:
     """
     Parse a line without its ending.
 
@@ -110,29 +110,31 @@ def parse_command(line: bytes) -> Command:
     """
     value = _parse(line).get("command")
     try:
-        return Command(value)
+        return WorkerCommand(value)
     except ValueError:
         raise RemoteProtocolError(f"the parent sent the command {str(value)[:50]!r}") from None
 
 
-def encode_report(report: Report) -> bytes:
+def encode_report(report: WorkerReport) -> bytes:
     """
     Return the line of a report.
 
-    :raises LocalProtocolError: when the line would be longer than `MAX_LINE`.
+    :raises LocalProtocolError: when the line would be longer than `MAX_MESSAGE`.
     """
-    if isinstance(report, Ready):
+    if isinstance(report, WorkerReady):
         return _encode({"report": "ready"})
-    if isinstance(report, Failed):
-        return _encode({"report": "failed", "reason": report.reason[:MAX_REASON]})
+    if isinstance(report, WorkerFailed):
+        return _encode({"report": "failed", "reason": report.reason[:MAX_FAILURE]})
     values = [_encode_measurement(value) for value in report.values]
     line = _encode({"report": "measured", "is_final": report.is_final, "values": values})
-    if len(line) > MAX_LINE:
-        raise LocalProtocolError(f"{len(values)} numbers need {len(line)} bytes, limit {MAX_LINE}")
+    if len(line) > MAX_MESSAGE:
+        raise LocalProtocolError(
+            f"{len(values)} numbers need {len(line)} bytes, limit {MAX_MESSAGE}"
+        )
     return line
 
 
-def parse_report(line: bytes) -> Report:
+def parse_report(line: bytes) -> WorkerReport:
     """
     Parse a line without its ending.
 
@@ -141,14 +143,14 @@ def parse_report(line: bytes) -> Report:
     members = _parse(line)
     kind = members.get("report")
     if kind == "ready":
-        return Ready()
+        return WorkerReady()
     if kind == "failed":
-        return Failed(_text(members.get("reason"))[:MAX_REASON])
+        return WorkerFailed(_text(members.get("reason"))[:MAX_FAILURE])
     if kind == "measured":
         values, is_final = members.get("values"), members.get("is_final")
         if not isinstance(values, list) or not isinstance(is_final, bool):
             raise RemoteProtocolError("the worker sent numbers that are incomplete")
-        return Measured(tuple(_parse_measurements(values)), is_final)
+        return WorkerMeasured(tuple(_parse_measurements(values)), is_final)
     raise RemoteProtocolError(f"the worker sent the report {str(kind)[:50]!r}")
 
 

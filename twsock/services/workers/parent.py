@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.log import TextLogger
 from twsock.services.measurements import Measurement
-from twsock.services.workers.messages import Measured
+from twsock.services.workers.messages import WorkerMeasured
 from twsock.services.workers.process import WorkerProcess
 from twsock.services.workers.slot import Action, Event, Rollout, Slot, State
 from twsock.services.workers.totals import WorkerTotals
@@ -161,7 +161,7 @@ class Workers:
             self._handle(place, Event.SUCCESSOR_READY)
         self._continue_rollout()
 
-    def worker_measured(self, worker: WorkerProcess, report: Measured) -> None:
+    def worker_measured(self, worker: WorkerProcess, report: WorkerMeasured) -> None:
         """Store its numbers."""
         self._place_of(worker).totals.update(worker.pid, report.values)
         if not report.is_final:

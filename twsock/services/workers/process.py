@@ -1,8 +1,8 @@
 """
 One worker as the parent sees it: pipes → **worker process** → owner.
 
-The pipes of a worker are its descriptors: `LOGS` and `ERRORS` are its standard output and error,
-`COMMANDS` and `REPORTS` have the lines of `twsock.services.workers.messages`. Its sockets follow,
+The pipes of a worker are its descriptors: `LOG_PIPE` and `ERROR_PIPE` are its standard output and error,
+`COMMAND_PIPE` and `REPORT_PIPE` have the lines of `twsock.services.workers.messages`. Its sockets follow,
 from `FIRST_SOCKET` on. Holds an incomplete line of each pipe, and the last lines of standard error
 until the worker is ready. Each wait for a worker ends: after a timeout the worker is killed.
 """
@@ -26,32 +26,40 @@ from twsock.errors import RemoteProtocolError
 from twsock.log import TextLogger
 from twsock.services.workers.logs import LogLines, log_line
 from twsock.services.workers.messages import (
-    MAX_LINE,
-    Command,
-    Failed,
-    Measured,
-    Ready,
+    MAX_MESSAGE,
+    WorkerCommand,
+    WorkerFailed,
+    WorkerMeasured,
+    WorkerReady,
     encode_command,
     parse_report,
 )
 from twsock.wire.lines import LineDecoder
 
 __all__ = [
-    "COMMANDS",
-    "ERRORS",
+    "COMMAND_PIPE",
+    "ERROR_PIPE",
     "FIRST_SOCKET",
-    "LOGS",
-    "REPORTS",
+    "LOG_PIPE",
+    "REPORT_PIPE",
     "START_TIMEOUT",
     "WorkerOwner",
     "WorkerProcess",
 ]
 
-#: Descriptors of a worker.
-LOGS: Final = 1
-ERRORS: Final = 2
-COMMANDS: Final = 3
-REPORTS: Final = 4
+#: The descriptor of a worker for its log: its standard output.
+LOG_PIPE: Final = 1
+
+#: The descriptor of a worker for errors that are not in its log.
+ERROR_PIPE: Final = 2
+
+#: The descriptor of a worker from which it reads commands.
+COMMAND_PIPE: Final = 3
+
+#: The descriptor of a worker to which it writes reports.
+REPORT_PIPE: Final = 4
+
+#: The descriptor of the first socket of a worker.
 FIRST_SOCKET: Final = 5
 
 #: Seconds within which a worker has to be ready; loading a program takes about one.
@@ -70,7 +78,7 @@ class WorkerOwner(typing.Protocol):
     def worker_ready(self, worker: WorkerProcess) -> None:
         """Report that a worker serves."""
 
-    def worker_measured(self, worker: WorkerProcess, report: Measured) -> None:
+    def worker_measured(self, worker: WorkerProcess, report: WorkerMeasured) -> None:
         """Report the numbers of a worker."""
 
     def worker_ended(self, worker: WorkerProcess, how: str) -> None:
@@ -105,7 +113,7 @@ class WorkerProcess(ProcessProtocol):
         self.pid = 0
         self._has_ended = False
         self._reason = ""
-        self._decoder = LineDecoder(MAX_LINE)
+        self._decoder = LineDecoder(MAX_MESSAGE)
         self._logs = LogLines()
         self._errors = LogLines()
         self._held: deque[str] | None = deque(maxlen=_HELD_LINES)
@@ -117,7 +125,7 @@ class WorkerProcess(ProcessProtocol):
 
     def measure(self) -> None:
         """Ask for a report of the numbers."""
-        self._send(Command.MEASURE)
+        self._send(WorkerCommand.MEASURE)
 
     def stop(self, timeout: float) -> None:
         """
@@ -125,12 +133,12 @@ class WorkerProcess(ProcessProtocol):
 
         :param timeout: seconds until the process is killed.
         """
-        self._send(Command.STOP)
+        self._send(WorkerCommand.STOP)
         self._expect_end(timeout)
 
     def hurry(self) -> None:
         """Abort all connections and end."""
-        self._send(Command.HURRY)
+        self._send(WorkerCommand.HURRY)
         self._expect_end(_HURRY_TIMEOUT)
 
     def abandon(self) -> None:
@@ -154,10 +162,10 @@ class WorkerProcess(ProcessProtocol):
 
     @override
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD == LOGS:
+        if childFD == LOG_PIPE:
             for line in self._logs.feed(data):
                 log_line(line, self.number)
-        elif childFD == ERRORS:
+        elif childFD == ERROR_PIPE:
             for line in self._errors.feed(data):
                 self._handle_error_line(line)
         else:
@@ -191,10 +199,10 @@ class WorkerProcess(ProcessProtocol):
         except RemoteProtocolError as error:
             self._expired(f"sent a line that the parent cannot read ({error})")
 
-    def _handle_report(self, report: Ready | Failed | Measured) -> None:
-        if isinstance(report, Failed):
+    def _handle_report(self, report: WorkerReady | WorkerFailed | WorkerMeasured) -> None:
+        if isinstance(report, WorkerFailed):
             self._reason = f"cannot start: {report.reason}"
-        elif isinstance(report, Measured):
+        elif isinstance(report, WorkerMeasured):
             self._owner.worker_measured(self, report)
         elif not self.is_ready:
             self.is_ready = True
@@ -238,11 +246,11 @@ class WorkerProcess(ProcessProtocol):
             self._deadline.cancel()
         self._deadline = None
 
-    def _send(self, command: Command) -> None:
+    def _send(self, command: WorkerCommand) -> None:
         transport: Any = self.transport
         # The pipe has no entry any more if the worker has closed it, and is about to end.
         with contextlib.suppress(KeyError):
-            transport.writeToChild(COMMANDS, encode_command(command))
+            transport.writeToChild(COMMAND_PIPE, encode_command(command))
 
 
 def _name_of(number: int) -> str:

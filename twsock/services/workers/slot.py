@@ -42,8 +42,10 @@ __all__ = [
     "State",
 ]
 
-#: Seconds from the end of a worker until the next one starts; doubled each time, up to the longest.
+#: Seconds from the end of a worker until the next one starts; doubled each time.
 SHORTEST_PAUSE: Final = 1.0
+
+#: The pause is not doubled above this one.
 LONGEST_PAUSE: Final = 60.0
 
 #: After a worker that ran for as many seconds, the pause is the shortest again.

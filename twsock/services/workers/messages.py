@@ -1,8 +1,8 @@
 r"""
 Messages between the parent and a worker: values ↔ **lines of JSON** ↔ pipes. No I/O.
 
-Each worker has two pipes to its parent. The parent sends `WorkerCommand` lines, the worker `Report`
-lines::
+Each worker has two pipes to its parent. The parent sends the lines of `WorkerCommand`, the worker
+those of `WorkerReport`::
 
     {"command": "measure"}
     {"report": "ready"}
@@ -15,7 +15,7 @@ lines::
         ],
     }
 
-A line has at most `MAX_MESSAGE` bytes; `twsock.wire.lines.LineDecoder` holds one that is incomplete.
+A line has at most `MAX_MESSAGE` bytes. `twsock.wire.lines.LineDecoder` holds an incomplete one.
 The end of either pipe is the end of the other process.
 """
 
@@ -34,11 +34,11 @@ from twsock.services.measurements import Kind, Measurement
 __all__ = [
     "MAX_FAILURE",
     "MAX_MESSAGE",
-    "Report",
     "WorkerCommand",
     "WorkerFailed",
     "WorkerMeasured",
     "WorkerReady",
+    "WorkerReport",
     "encode_command",
     "encode_report",
     "parse_command",

@@ -1,10 +1,11 @@
 """
 One worker as the parent sees it: pipes → **worker process** → owner.
 
-The pipes of a worker are its descriptors: `LOG_PIPE` and `ERROR_PIPE` are its standard output and error,
-`COMMAND_PIPE` and `REPORT_PIPE` have the lines of `twsock.services.workers.messages`. Its sockets follow,
-from `FIRST_SOCKET` on. Holds an incomplete line of each pipe, and the last lines of standard error
-until the worker is ready. Each wait for a worker ends: after a timeout the worker is killed.
+The pipes of a worker have fixed descriptors. `LOG_PIPE` and `ERROR_PIPE` are its standard output
+and error, `COMMAND_PIPE` and `REPORT_PIPE` have the lines of `twsock.services.workers.messages`.
+Its sockets follow, from `FIRST_SOCKET` on. Each wait for a worker ends: after a timeout the worker
+is killed. Holds an incomplete line of each pipe, and the last lines of standard error until the
+worker is ready.
 """
 
 from __future__ import annotations

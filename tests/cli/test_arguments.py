@@ -7,14 +7,17 @@ import io
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.cli.arguments import (
     EchoArguments,
     InitArguments,
+    RestartArguments,
     parse_certificates,
     parse_echo,
+    parse_restart,
 )
 from twsock.cli.output import UsageError
 from twsock.protocols import UpgradeStyle
@@ -425,6 +428,45 @@ class CertificatesTests(SynchronousTestCase):
             self.assertNotIn("\n", error.line, f"{words=}: {error.line!r}")
 
 
+class RestartTests(SynchronousTestCase):
+    """``twsock restart``."""
+
+    def test_the_command_is_taken_as_it_is(self) -> None:
+        """Its own options, and a second pair of dashes, belong to it."""
+        words = ["twistd", "--pidfile=", "x", "--control", "/run/c", "--timeout", "5", "--", "a"]
+        arguments = parse_restart(["--control=/run/c", "--timeout", "0.5", "--", *words])
+        self.assertEqual((arguments.command, arguments.timeout), (words, 0.5))
+        self.assertEqual(parse_restart(["--control", "/run/c", "--", *words]).timeout, 30.0)
+
+    def test_the_same_socket_may_be_written_in_two_ways(self) -> None:
+        """In full, or through a link, as /var/run is one."""
+        folder = Path(self.mktemp())
+        folder.symlink_to(Path.cwd())
+        for path in ("c", str(Path("c").absolute()), str(folder / "c")):
+            words = ["--control", "c", "--", "a", "--control", path]
+            self.assertEqual(parse_restart(words).control, "c", f"{path=}")
+
+    def test_each_mistake_gets_its_line(self) -> None:
+        """With where to read on."""
+        for words, line in (
+            ([], "COMMAND is missing; see twsock restart --help"),
+            (["--control", "c"], "COMMAND is missing"),
+            (["--control", "c", "--"], "COMMAND is missing"),
+            (["--", "a", "--control", "c"], "--control PATH is missing"),
+            (["--control", "", "--", "a", "--control", "c"], "--control PATH is missing"),
+            (["--control", "c", "twistd"], "'twistd' is not an option; put COMMAND after --"),
+            (["--control", "c", "b", "--", "a"], "'b' is not an option; put COMMAND after --"),
+            (["--control", "c", "--", "a"], "COMMAND has no --control: add --control c"),
+            (["--control", "c", "--", "a", "--control"], "COMMAND has no --control"),
+            (["--control", "c", "--", "a", "--control=d"], "COMMAND has --control d, not c"),
+            (["--timeout", "0", "--control", "c", "--", "a"], "argument --timeout: takes seconds"),
+            (["--check", "--control", "c", "--", "a"], "there is no option --check"),
+        ):
+            error = self.assertRaises(UsageError, parse_restart, words)
+            self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
+            self.assertNotIn("\n", error.line, f"{words=}: {error.line!r}")
+
+
 class HelpTests(SynchronousTestCase):
     """What ``--help`` prints."""
 
@@ -444,19 +486,24 @@ class HelpTests(SynchronousTestCase):
             (parse_echo, ["tcp:h:1", "-h"], "\n  --timeout SECONDS "),
             (parse_certificates, ["--help"], "\n  --name HOST "),
             (parse_certificates, ["init", "--help"], "certificates init [OPTION ...] DIR"),
+            (parse_restart, ["--help"], "\n  --control PATH "),
         ):
             shown = self.help_of(parse_words, *words)
             self.assertIn(part, shown, f"{parse_words=}, {words=}, {part=}: {shown}")
 
     def test_it_fits_a_terminal(self) -> None:
         """No line is wider than 80 columns."""
-        for parse_words in (parse_echo, parse_certificates):
+        for parse_words in (parse_echo, parse_certificates, parse_restart):
             lines = self.help_of(parse_words, "--help").splitlines()
             self.assertEqual([line for line in lines if len(line) > 80], [], f"{parse_words=}")
 
     def test_it_has_every_option_and_no_other(self) -> None:
         """It is written by hand."""
-        shown = self.help_of(parse_echo, "--help")
-        options = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", shown, re.MULTILINE))
-        names = {name.replace("_", "-") for name in EchoArguments.__annotations__}
-        self.assertEqual(options - {"help"}, names - {"endpoint", "texts"})
+        for parse_words, kind, arguments in (
+            (parse_echo, EchoArguments, {"endpoint", "texts"}),
+            (parse_restart, RestartArguments, {"command"}),
+        ):
+            shown = self.help_of(parse_words, "--help")
+            options = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", shown, re.MULTILINE))
+            names = {name.replace("_", "-") for name in kind.__annotations__}
+            self.assertEqual(options - {"help"}, names - arguments, f"{kind=}")

@@ -69,6 +69,7 @@ class MainTests(SynchronousTestCase):
             ["echo", "--quiet"],
             ["echo", "tcp:h:1", "--count", "no"],
             ["certificates"],
+            ["restart"],
         ):
             with (
                 contextlib.redirect_stderr(io.StringIO()) as errors,

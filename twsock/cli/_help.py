@@ -11,7 +11,7 @@ from typing import Final
 from twsock.wire.frames import DEFAULT_MAX_PAYLOAD
 from twsock.wire.lines import DEFAULT_MAX_LINE
 
-__all__ = ["CERTIFICATES_HELP", "ECHO_HELP"]
+__all__ = ["CERTIFICATES_HELP", "ECHO_HELP", "RESTART_HELP"]
 
 ECHO_HELP: Final = f"""\
 usage: twsock echo [OPTION ...] ENDPOINT [TEXT ...]
@@ -149,4 +149,39 @@ exit status:
   0    DIR has authority.pem, server.pem and client.pem
   1    something failed; standard error has one line with the error
   2    the command line is wrong
+"""
+
+RESTART_HELP: Final = """\
+usage: twsock restart --control PATH [--timeout SECONDS] -- COMMAND [ARG ...]
+
+Start COMMAND, which takes over from a running service, without a refused or
+lost connection.
+
+arguments:
+  COMMAND             program that is started, as it is (no shell), and its
+                      arguments. It has the same --control PATH
+
+options:
+  --control PATH      control socket of the running service, which was started
+                      with --control PATH
+  --timeout SECONDS   limit for the restart (default: 30)
+  -h, --help          show this help message and exit
+
+COMMAND is started in a session of its own, with the streams of this command,
+and without input. If it is twistd, it needs --pidfile= or another pid file: it
+does not run beside the pid file of the old process.
+
+If COMMAND fails, is too late, or if Ctrl-C ends the wait, then COMMAND is ended
+and the old process goes on. After the restart, the old process ends once its
+last connections have ended.
+
+exit status:
+  0    the new process serves; standard output has one line
+  1    the old process goes on, or none ran; standard error has one line
+  2    the command line is wrong
+  130  ended by Ctrl-C; the old process goes on
+
+example:
+  twsock restart --control /run/echo/control -- \\
+      twistd --pidfile= -n twsock-stream --control /run/echo/control
 """

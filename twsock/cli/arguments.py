@@ -12,18 +12,26 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, NoReturn
 
 from typing_extensions import override
 
-from twsock.cli._help import CERTIFICATES_HELP, ECHO_HELP
+from twsock.cli._help import CERTIFICATES_HELP, ECHO_HELP, RESTART_HELP
 from twsock.cli.output import UsageError, open_output
 from twsock.names import HostName, HostNameType
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, MAX_UINT32
 from twsock.wire.lines import DEFAULT_MAX_LINE
 
-__all__ = ["EchoArguments", "InitArguments", "parse_certificates", "parse_echo"]
+__all__ = [
+    "EchoArguments",
+    "InitArguments",
+    "RestartArguments",
+    "parse_certificates",
+    "parse_echo",
+    "parse_restart",
+]
 
 #: The formats, and the largest message of each unless told otherwise.
 _MAX_FRAMES: Final = {"uint32": DEFAULT_MAX_PAYLOAD, "line": DEFAULT_MAX_LINE}
@@ -32,6 +40,9 @@ _MAX_FRAMES: Final = {"uint32": DEFAULT_MAX_PAYLOAD, "line": DEFAULT_MAX_LINE}
 #: A stream may have to look a name up, connect and repeat lost packets.
 _TIMEOUTS: Final = {"udp": 2.0, "multicast": 1.0}
 _STREAM_TIMEOUT: Final = 10.0
+
+#: Seconds for the start of a process that takes over: it reads certificates, and takes sockets.
+_RESTART_TIMEOUT: Final = 30.0
 
 #: How an upgrade begins, the default first.
 _STYLES: Final = ("direct", "command")
@@ -121,6 +132,20 @@ class InitArguments(argparse.Namespace):
     key: str = "ecdsa"
 
 
+class RestartArguments(argparse.Namespace):
+    """
+    What ``twsock restart`` is to do.
+
+    :ivar control: the path of the control socket.
+    :ivar command: the program that is started, and its arguments.
+    :ivar timeout: seconds for the restart.
+    """
+
+    control: str
+    command: Sequence[str]
+    timeout: float = _RESTART_TIMEOUT
+
+
 def parse_echo(words: Sequence[str]) -> EchoArguments:
     """
     Read the words after ``twsock echo``.
@@ -170,6 +195,41 @@ def parse_certificates(words: Sequence[str]) -> InitArguments:
     if len(folders) > 1:
         parser.error(f"too many arguments: {folders[1]!r}; give one DIR")
     return InitArguments(directory=folders[0], **given)
+
+
+def parse_restart(words: Sequence[str]) -> RestartArguments:
+    """
+    Read the words after ``twsock restart``.
+
+    :raises UsageError: with what is wrong, also if COMMAND has not the same ``--control``.
+    :raises SystemExit: with 0, after the help was printed.
+    """
+    parser = _Parser("twsock restart", RESTART_HELP)
+    parser.add_argument("--control")
+    parser.add_argument("--timeout", type=_seconds(math.ulp(0.0)), default=_RESTART_TIMEOUT)
+    end = words.index("--") if "--" in words else len(words)
+    given, found = parser.read(words, "COMMAND", "COMMAND")
+    command = list(words[end + 1 :])
+    if len(found) > len(command):
+        parser.error(f"{found[0]!r} is not an option; put COMMAND after --")
+    control = given["control"]
+    if not control:
+        parser.error("--control PATH is missing")
+    arguments = RestartArguments(command=command, **given)
+    paths = _control_paths(command)
+    if not paths:
+        parser.error(f"COMMAND has no --control: add --control {control}, so that it takes over")
+    for path in paths:
+        if Path(path).resolve() != Path(arguments.control).resolve():
+            parser.error(f"COMMAND has --control {path}, not {control}: both must be the same")
+    return arguments
+
+
+def _control_paths(command: Sequence[str]) -> list[str]:
+    """Return the values of ``--control`` in a command line."""
+    after = [word for option, word in itertools.pairwise(command) if option == "--control"]
+    prefix = "--control="
+    return [*after, *(word[len(prefix) :] for word in command if word.startswith(prefix))]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -35,7 +35,7 @@ class Command(NamedTuple):
 _HELP: Final = """\
 usage: twsock [--help] [--version] COMMAND ...
 
-Test the services of twsock, or make certificates for them.
+Test and restart the services of twsock, or make certificates for them.
 
 commands:
 {commands}
@@ -129,10 +129,21 @@ def _run_certificates(words: Sequence[str]) -> int:
     return 0
 
 
+def _run_restart(words: Sequence[str]) -> int:
+    from twsock.cli.arguments import parse_restart
+
+    arguments = parse_restart(words)
+    from twsock.cli.restart import restart
+
+    restart(arguments, open_output())
+    return 0
+
+
 #: A new command is a parser in `twsock.cli.arguments`, a function that runs it, and a line here.
 COMMANDS: Final = {
     "echo": Command("send messages to an echo server, and compare the answers", _run_echo),
     "certificates": Command("make certificates to test TLS", _run_certificates),
+    "restart": Command("replace a running service without a lost connection", _run_restart),
 }
 
 

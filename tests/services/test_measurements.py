@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.stream.connections import Connected
+from tests.stream.connections import Connected, FrameRecorder
+from tests.websocket import connections as websocket_connections
 from twsock.datagram.protocol import EchoCounters
-from twsock.protocols import FrameEcho
+from twsock.protocols import FrameEcho, StreamServerFactory
 from twsock.services.measurements import (
     Kind,
     Measurement,
@@ -15,6 +22,24 @@ from twsock.services.measurements import (
     measure_streams,
 )
 from twsock.wire.frames import encode_frame
+
+
+class Port:
+    """A port, as transports refer to it."""
+
+
+class Descriptor(FileDescriptor):
+    """A transport that some port has accepted; it keeps what is written."""
+
+    def __init__(self, port: Port) -> None:
+        super().__init__(MemoryReactorClock())
+        self.server = port
+        self.connected = True
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 1337)
+
+    getPeer = getHost
 
 
 def value_of(measurements: list[Measurement], name: str, reason: str | None = None) -> float:
@@ -40,6 +65,7 @@ class StreamTests(SynchronousTestCase):
             ("connections", 1),
             ("open_connections", 1),
             ("messages_received", 2),
+            ("messages_sent", 2),
             ("received_bytes", 18),
             ("sent_bytes", 18),
         ):
@@ -66,7 +92,7 @@ class StreamTests(SynchronousTestCase):
         """The last one has all of them."""
         connected = Connected(FrameEcho)
         for seconds in (0.0, 0.002, 100.0):
-            connected.factory.counters.handshake_seconds.observe(seconds)
+            connected.factory.group.counters.handshake_seconds.observe(seconds)
         measured = [
             each
             for each in measure_streams(connected.factory)
@@ -79,9 +105,68 @@ class StreamTests(SynchronousTestCase):
     def test_failed_upgrades_have_a_reason(self) -> None:
         """One time series for each status."""
         connected = Connected(FrameEcho)
-        connected.factory.counters.upgrade_failures["ConnectionTimedOut"] = 3
+        connected.factory.group.counters.upgrade_failures["ConnectionTimedOut"] = 3
         measured = list(measure_streams(connected.factory))
         self.assertEqual(value_of(measured, "upgrade_failures", "ConnectionTimedOut"), 3)
+
+    def test_each_port_is_an_endpoint(self) -> None:
+        """Its bytes that wait, too; connections of no port are left out while there is none."""
+        factory = StreamServerFactory(Clock(), FrameRecorder)
+        ports = [Port(), Port()]
+        for number, port in enumerate(ports):
+            factory.group.add_port(port, f"tcp:127.0.0.1:{number}")
+        for port, data in zip(ports, (b"\0\0", b"\0\0\0"), strict=True):
+            transport: Any = Descriptor(port)
+            protocol: Any = factory.buildProtocol(None)
+            protocol.makeConnection(transport)
+            protocol.dataReceived(data)
+        measured = list(measure_streams(factory))
+        found = {
+            (each.name, each.labels["endpoint"]): each.value
+            for each in measured
+            if each.name in ("twsock_open_connections", "twsock_buffered_bytes")
+        }
+        self.assertEqual(
+            found,
+            {
+                ("twsock_open_connections", "tcp:127.0.0.1:0"): 1,
+                ("twsock_open_connections", "tcp:127.0.0.1:1"): 1,
+                ("twsock_buffered_bytes", "tcp:127.0.0.1:0"): 2,
+                ("twsock_buffered_bytes", "tcp:127.0.0.1:1"): 3,
+            },
+        )
+
+    def test_a_full_output_is_timed(self) -> None:
+        """Up to the time of the measurement."""
+        connected = Connected(FrameEcho)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(encode_frame(b"hello"))
+        connected.clock.advance(2)
+        measured = list(measure_streams(connected.factory))
+        self.assertEqual(value_of(measured, "output_paused_seconds"), 2)
+        self.assertEqual(value_of(measured, "full_outputs"), 1)
+
+    def test_a_web_socket_has_further_numbers(self) -> None:
+        """Refused requests by status, and ends by code."""
+        made = websocket_connections.connected(websocket_connections.Recorder)
+        made.receive(websocket_connections.close(1001))
+        other: Any = made.factory.buildProtocol(None)
+        other.makeConnection(StringTransport())
+        other.dataReceived(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        made.lose()
+        measured = {
+            (each.name, each.labels.get("code") or each.labels.get("status")): each.value
+            for each in measure_streams(made.factory)
+            if "websocket" in each.name
+        }
+        self.assertEqual(
+            measured,
+            {
+                ("twsock_websocket_closes", "1001"): 1,
+                ("twsock_websocket_requests_refused", "426"): 1,
+            },
+        )
 
 
 class DatagramTests(SynchronousTestCase):

@@ -136,11 +136,14 @@ class ProcessTests(SynchronousTestCase):
             page, port = running.wait_for_ports(2)
             echo(port, b"hello")
             url = f"http://127.0.0.1:{page}/metrics"
+            endpoint = f'endpoint="tcp:127.0.0.1:{port}"'
             _, plain_type, plain = fetch(url)
             accept = "application/openmetrics-text; version=1.0.0"
             _, open_type, opened = fetch(url, accept)
         self.assertTrue(plain_type.startswith("text/plain; version=0.0.4"), plain_type)
         self.assertTrue(open_type.startswith("application/openmetrics-text"), open_type)
+        self.assertIn(endpoint, plain)
+        self.assertIn(endpoint, opened)
         for families in (
             text_string_to_metric_families(plain),
             openmetrics.text_string_to_metric_families(opened),
@@ -164,7 +167,9 @@ class ProcessTests(SynchronousTestCase):
         with twistd("twsock-websocket", "--endpoint", _PAGE, "--metrics", _PAGE) as running:
             page, _ = running.wait_for_ports(2)
             _, _, text = fetch(f"http://127.0.0.1:{page}/metrics")
-        self.assertIn('twsock_connections_total{protocol="WebSocketEcho"} 0.0', text)
+        found = samples(text_string_to_metric_families(text))
+        self.assertEqual(found["twsock_connections_total"], 0)
+        self.assertIn('protocol="WebSocketEcho"', text)
 
     def test_a_page_that_cannot_listen_ends_the_start(self) -> None:
         """In one line; so does a service behind the page."""

@@ -17,3 +17,14 @@ class HistogramTests(SynchronousTestCase):
             histogram.observe(seconds)
         self.assertEqual(histogram.counts, [2, *[1] * (len(BOUNDS) - 1), 1])
         self.assertAlmostEqual(histogram.total, sum(BOUNDS) + BOUNDS[-1] + 1)
+
+    def test_two_histograms_are_added(self) -> None:
+        """Bucket by bucket; the other one does not change."""
+        one, other = Histogram(), Histogram()
+        one.observe(BOUNDS[0])
+        other.observe(BOUNDS[0])
+        other.observe(BOUNDS[2])
+        one.add(other)
+        self.assertEqual(one.counts[:3], [2, 0, 1])
+        self.assertAlmostEqual(one.total, 2 * BOUNDS[0] + BOUNDS[2])
+        self.assertEqual(sum(other.counts), 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 from hypothesis import given
 from hypothesis.strategies import floats
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
@@ -251,3 +253,51 @@ class MemberTests(SynchronousTestCase):
             self.registry.leave(member)
         self.successResultOf(waiting)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Port:
+    """A port, as transports refer to it."""
+
+
+class PortTests(SynchronousTestCase):
+    """Counters of ports."""
+
+    def setUp(self) -> None:
+        self.registry: ConnectionRegistry[Plain] = ConnectionRegistry(Clock())
+
+    def test_each_port_has_its_own_counters(self) -> None:
+        """Other connections have those of the registry, and sums have all of them."""
+        ports = [Port(), Port()]
+        for number, port in enumerate(ports, 1):
+            self.registry.add_port(port, f"tcp:127.0.0.1:{number}")
+        for accepting in (ports[0], ports[1], ports[1], Port(), None):
+            counters = self.registry.counters_of(accepting)
+            member = Plain(self.registry)
+            self.registry.join(member, None, counters)
+            self.registry.leave(member, counters)
+        counted = {name: each.accepted for name, each in self.registry.by_endpoint().items()}
+        self.assertEqual(counted, {"tcp:127.0.0.1:1": 1, "tcp:127.0.0.1:2": 2, "": 2})
+        total = self.registry.count()
+        self.assertEqual((total.accepted, total.ended), (5, 5))
+
+    def test_a_port_that_is_opened_again_continues_to_count(self) -> None:
+        """A counter never falls, and the closed port is freed."""
+        port = Port()
+        before = self.registry.add_port(port, "tcp:127.0.0.1:1")
+        before.accepted = 3
+        gone = ref(port)
+        del port
+        self.assertIsNone(gone())
+        again = self.registry.add_port(Port(), "tcp:127.0.0.1:1")
+        self.assertIs(again, before)
+
+    def test_a_refusal_is_counted_for_its_port(self) -> None:
+        """One address is at its limit."""
+        registry: ConnectionRegistry[Plain] = ConnectionRegistry(
+            Clock(), max_connections_per_address=1
+        )
+        port = Port()
+        counters = registry.add_port(port, "tcp:127.0.0.1:1")
+        registry.join(Plain(registry), "192.0.2.1", counters)
+        self.assertFalse(registry.admits("192.0.2.1", counters))
+        self.assertEqual((counters.refused, registry.counters.refused), (1, 0))

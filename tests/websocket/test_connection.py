@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
 from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.stream.connection import Connection
+from twsock.stream.counters import Counters
 from twsock.websocket.closing import Role, State
 from twsock.websocket.connection import WebSocket
 from twsock.websocket.frames import Opcode
@@ -196,8 +197,10 @@ class PingTests(SynchronousTestCase):
             owner.clock.advance(10)
         self.assertIs(owner.socket.state, State.OPEN)
         near.recv(1)
+        owner.stream.counters = Counters()
         owner.clock.pump([10, 10])
         self.assertIs(owner.socket.state, State.ABORTED)
+        self.assertEqual(owner.stream.counters.unanswered_pings, 1)
 
     def test_full_output_gets_no_pings(self) -> None:
         """A peer that does not read would only find them late."""

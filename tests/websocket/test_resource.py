@@ -428,6 +428,7 @@ class RefusalTests(SiteTestCase):
         self.receive(PAGE)
         self.assertIn(b"the page", self.sent())
         self.assertEqual(self.logged, [426, 200])
+        self.assertEqual(self.factory.counters.refused_requests, {426: 1})
 
     def test_refusal_does_not_say_that_the_connection_closes(self) -> None:
         """The Site decides about it; Upgrade is named, as :rfc:`9110`, section 7.8, asks for."""

@@ -1,7 +1,7 @@
 """
-The network that counts as one peer: address of Twisted → **host** → network.
+Addresses of ports and peers: address of Twisted → **host** → network, or a text.
 
-The limits per peer address of streams and datagrams use it.
+The limits per peer address of streams and datagrams use the network that counts as one peer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Final
 
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["IPAddress", "host_of", "network_of", "parse_ip_address"]
+from twsock.ip.zones import with_zone
+
+__all__ = ["IPAddress", "describe_address", "host_of", "network_of", "parse_ip_address"]
 
 #: An address of either family.
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -25,6 +27,17 @@ def host_of(address: IAddress | None) -> str | None:
     """Return the numeric address of a peer; None if it has none, as on a UNIX socket."""
     host: str | None = getattr(address, "host", None)
     return host
+
+
+def describe_address(address: IAddress) -> str:
+    """Return the address of a port as an endpoint string, such as ``tcp:127.0.0.1:1337``."""
+    host = getattr(address, "host", None)
+    if host is None:
+        name = getattr(address, "name", address)
+        return f"unix:{name.decode(errors='replace') if isinstance(name, bytes) else name}"
+    escaped = with_zone(host, getattr(address, "scopeID", 0)).replace(":", "\\:")
+    kind = str(getattr(address, "type", "TCP")).lower()
+    return f"{kind}:{escaped}:{getattr(address, 'port', '')}"
 
 
 def parse_ip_address(text: str) -> IPAddress | None:

@@ -14,12 +14,13 @@ from twsock.datagram.multicast_echo import MulticastEcho, ReplyTo
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.datagram.rate_limit import RateLimit
 from twsock.stream.client_upgrade import ClientUpgrade, UpgradeStyle
+from twsock.stream.counters import Counters
 from twsock.stream.echo import FrameEcho, FrameEchoFactory, LineEcho, LineEchoFactory
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.frames import FrameProtocol
 from twsock.stream.lines import LineProtocol
 from twsock.stream.protocol import StreamProtocol
-from twsock.stream.registry import ConnectionGroup, ConnectionRegistry, Counters
+from twsock.stream.registry import ConnectionGroup, ConnectionRegistry
 from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
 
 if TYPE_CHECKING:

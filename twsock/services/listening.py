@@ -15,7 +15,6 @@ from typing import Any, Final, Generic, TypeVar
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
 from twisted.internet.interfaces import (
-    IAddress,
     IListeningPort,
     IStreamServerEndpointStringParser,
 )
@@ -35,7 +34,7 @@ from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import EndpointError, listening_error
-from twsock.ip.zones import with_zone
+from twsock.ip.addresses import describe_address
 from twsock.log import TextLogger
 from twsock.protocols import DatagramProtocol
 from twsock.services.measurements import Measurement, measure_datagrams
@@ -140,7 +139,7 @@ def describe_mistake(error: SocketError | ValueError) -> str:
 
 def describe_port(port: IListeningPort) -> str:
     """Return the address and port that clients connect to, as an endpoint string."""
-    return _describe_address(port.getHost())
+    return describe_address(port.getHost())
 
 
 class ListeningService(Service):
@@ -408,16 +407,6 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
 
 def _nothing() -> None:
     pass
-
-
-def _describe_address(address: IAddress) -> str:
-    host = getattr(address, "host", None)
-    if host is None:
-        name = getattr(address, "name", address)
-        return f"unix:{name.decode(errors='replace') if isinstance(name, bytes) else name}"
-    escaped = with_zone(host, getattr(address, "scopeID", 0)).replace(":", "\\:")
-    kind = str(getattr(address, "type", "TCP")).lower()
-    return f"{kind}:{escaped}:{getattr(address, 'port', '')}"
 
 
 def _kind_of(description: str) -> str:

@@ -15,8 +15,10 @@ from itertools import accumulate
 from typing import Any, Final
 
 from twsock.datagram.protocol import EchoCounters
+from twsock.stream.counters import Counters
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.histogram import BOUNDS, Histogram
+from twsock.stream.listening.buffer_limit import BufferLimit
 
 __all__ = ["Kind", "Measurement", "group_by_name", "measure_datagrams", "measure_streams"]
 
@@ -57,6 +59,7 @@ _STREAM_COUNTERS: Final = {
     "accepted": ("connections", "Accepted connections."),
     "refused": ("connections_refused", "Connections refused because of a limit on their number."),
     "messages": ("messages_received", "Whole messages received."),
+    "messages_sent": ("messages_sent", "Whole messages sent or queued."),
     "bytes_received": ("received_bytes", "Bytes received, after decryption."),
     "bytes_sent": ("sent_bytes", "Bytes sent or queued, before encryption."),
     "paused": ("output_paused", "Outputs that became full."),
@@ -70,6 +73,20 @@ _ENDED: Final = {
     "unsent_limit_aborts": "max_unsent",
     "buffer_limit_aborts": "max_buffered",
     "handler_errors": "handler",
+    "unanswered_pings": "no_pong",
+}
+
+#: Counter of `Counters` with numbers by keys → name without the prefix, label, meaning.
+_KEYED_COUNTERS: Final = {
+    "upgrade_failures": ("upgrade_failures", "reason", "Upgrades to TLS that failed."),
+    "refused_requests": ("websocket_requests_refused", "status", "Requests that were refused."),
+    "closes": ("websocket_closes", "code", "WebSockets that ended, by the first close frame."),
+}
+
+#: Histogram of `Counters` → meaning.
+_HISTOGRAMS: Final = {
+    "handshake_seconds": "Handshakes of upgrades.",
+    "handler_seconds": "Handlers of messages that had to wait.",
 }
 
 #: Counter of `EchoCounters` → the label ``reason`` of datagrams that got no answer.
@@ -88,25 +105,52 @@ def measure_streams(factory: StreamServerFactory) -> Iterator[Measurement]:
     """
     Return the numbers of a server of connections.
 
-    The label ``protocol`` is the name of its protocol class.
+    The label ``protocol`` is the name of its protocol class, ``endpoint`` that of a port. The
+    connections that no port has accepted have no label ``endpoint``.
     """
-    labels = {"protocol": factory.protocol_name}
-    counters = asdict(factory.counters)
+    group = factory.group
+    by_endpoint = group.by_endpoint()
+    if len(by_endpoint) > 1 and not group.counters.accepted:
+        del by_endpoint[""]
+    buffered = _buffered(group.buffer_limit)
+    now = group.clock.seconds()
+    for endpoint, counters in by_endpoint.items():
+        labels = {"protocol": factory.protocol_name}
+        if endpoint:
+            labels["endpoint"] = endpoint
+        yield from _measure_counters(labels, counters, now)
+        held = buffered.get(id(counters), 0)
+        yield _gauge("buffered_bytes", "Bytes received or written that wait.", labels, held)
+
+
+def _buffered(limit: BufferLimit | None) -> dict[int, int]:
+    """Return the bytes that connections hold, by the identity of their counters."""
+    sums: dict[int, int] = {}
+    for holder, size in () if limit is None else limit.sizes():
+        key = id(holder.counters)
+        sums[key] = sums.get(key, 0) + size
+    return sums
+
+
+def _measure_counters(
+    labels: dict[str, str], counters: Counters, now: float
+) -> Iterator[Measurement]:
     for field, (name, meaning) in _STREAM_COUNTERS.items():
-        yield _counter(name, meaning, labels, counters[field])
+        yield _counter(name, meaning, labels, getattr(counters, field))
     meaning = "Connections that this end ended early."
     for field, reason in _ENDED.items():
-        yield _counter("connections_ended", meaning, {**labels, "reason": reason}, counters[field])
-    meaning = "Upgrades to TLS that failed."
-    for reason, count in counters["upgrade_failures"].items():
-        yield _counter("upgrade_failures", meaning, {**labels, "reason": reason}, count)
-    yield from _histogram(
-        "handshake_seconds", "Handshakes of upgrades.", labels, factory.counters.handshake_seconds
-    )
-    yield _gauge("open_connections", "Open connections.", labels, len(factory.group))
-    limit = factory.group.buffer_limit
-    held = 0 if limit is None else limit.total
-    yield _gauge("buffered_bytes", "Bytes received or written that wait.", labels, held)
+        ended = getattr(counters, field)
+        yield _counter("connections_ended", meaning, {**labels, "reason": reason}, ended)
+    for field, (name, label, meaning) in _KEYED_COUNTERS.items():
+        for key, count in getattr(counters, field).items():
+            yield _counter(name, meaning, {**labels, label: str(key)}, count)
+    for field, meaning in _HISTOGRAMS.items():
+        yield from _histogram(field, meaning, labels, getattr(counters, field))
+    meaning = "Seconds of all full outputs together."
+    yield _counter("output_paused_seconds", meaning, labels, counters.seconds_full(now))
+    yield _gauge("full_outputs", "Outputs that are full now.", labels, counters.full)
+    is_open = counters.accepted - counters.ended
+    yield _gauge("open_connections", "Open connections.", labels, is_open)
 
 
 def measure_datagrams(

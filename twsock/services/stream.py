@@ -225,7 +225,8 @@ def stream_service(
 
 
 def _logged_counts(counters: Counters) -> list[tuple[str, int]]:
-    return [(name, n) for name, n in asdict(counters).items() if isinstance(n, int)]
+    counts = ((name, n) for name, n in asdict(counters).items() if isinstance(n, int))
+    return [(name, n) for name, n in counts if name != "full"]  # That one is a state.
 
 
 def default_max_connections() -> int:

@@ -132,6 +132,11 @@ class Connection(EndingTransport):
         """Whether the connection has failed or ended; a paused connection gets no event for it."""
         return self._descriptor is not None and hung_up(self._descriptor)
 
+    @property
+    def port(self) -> object | None:
+        """Twisted's port that accepted the connection; None for any other connection."""
+        return getattr(self._descriptor, "server", None)
+
     # Bytes in memory.
 
     @property

@@ -295,8 +295,7 @@ class ConnectionProtocol(Protocol):
             unsent=unsent,
             limit=limit,
         )
-        if self.group is not None:
-            self.group.counters.unsent_limit_aborts += 1
+        stream.counters.unsent_limit_aborts += 1
         stream.abort(BrokenError(f"{unsent} bytes waited to be sent, limit is {limit}"))
         return True
 
@@ -311,9 +310,9 @@ class ConnectionProtocol(Protocol):
             high_water=self.high_water,
             buffer_limit=group.buffer_limit,
         )
-        stream.counters = group.counters
+        counters = stream.counters = group.counters_of(stream.port)
         is_counted = group.address_limit is not None
-        group.join(self, host_of(self._transport.getPeer()) if is_counted else None)
+        group.join(self, host_of(self._transport.getPeer()) if is_counted else None, counters)
         if self._unsent_before:
             stream.write(self._unsent_before)
             self._unsent_before = b""
@@ -386,8 +385,12 @@ class ConnectionProtocol(Protocol):
             self._stop_room_report()
         if self._ordered is not None:
             self._ordered.release()
+        stream = self._connected_stream()
+        if self._is_full:
+            self._is_full = False
+            stream.counters.output_emptied(stream.clock.seconds())
         if self.group is not None:
-            self.group.leave(self)
+            self.group.leave(self, stream.counters)
         if not self._is_unannounced:
             self._report_loss(error)
 
@@ -407,20 +410,15 @@ class ConnectionProtocol(Protocol):
 
     def note_violation(self) -> None:
         """Count a peer that broke a rule."""
-        if self.group is not None:
-            self.group.counters.violations += 1
+        self._connected_stream().counters.violations += 1
 
     def note_upgrade(self, result: SocketError | float) -> None:
         """Count an upgrade that is done, with the seconds of its handshake, or its error."""
-        if self.group is None:
-            return
-        counters = self.group.counters
-        if not isinstance(result, SocketError):
-            counters.upgrades += 1
-            counters.handshake_seconds.observe(result)
+        counters = self._connected_stream().counters
+        if isinstance(result, SocketError):
+            counters.upgrade_failed(result.status.documented_name)
         else:
-            failures, reason = counters.upgrade_failures, result.status.documented_name
-            failures[reason] = failures.get(reason, 0) + 1
+            counters.upgraded(result)
 
     def _call_hook(self, hook: Callable[[], None]) -> None:
         """Call a method of the application; after the loss was reported, do nothing."""
@@ -437,8 +435,10 @@ class ConnectionProtocol(Protocol):
         self._room_report = None
         if not self.is_open or self._is_full:
             return
-        if self._connected_stream().is_full:
+        stream = self._connected_stream()
+        if stream.is_full:
             self._is_full = True  # The transport will report its room.
+            stream.counters.output_filled(stream.clock.seconds())
             self._call_hook(self.writing_paused)
         else:
             self._report_resumed()
@@ -455,13 +455,8 @@ class ConnectionProtocol(Protocol):
 
     def _failed(self, failure: Failure) -> None:
         """Log an error once, at the level of its cause; abort the connection."""
-        assert self.group is not None
         end_with_failure(
-            failure,
-            self._connected_stream(),
-            self.group.counters,
-            self.peer,
-            is_cancelled=self._is_cancelled,
+            failure, self._connected_stream(), self.peer, is_cancelled=self._is_cancelled
         )
 
     def _connected_stream(self) -> Connection:

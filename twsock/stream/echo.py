@@ -26,8 +26,10 @@ class _Echo(StreamProtocol):
     @override
     def deliver_messages(self, stream: Connection) -> None:
         decoder = self._decoder
+        before = decoder.delivered
         while decoder.stored and (run := decoder.take_run()):
             stream.write(run)
+        stream.counters.messages_sent += decoder.delivered - before
 
 
 class FrameEcho(_Echo, FrameProtocol):

@@ -9,6 +9,7 @@ at the limit on connections, further peers wait in the kernel's queue and are no
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -21,14 +22,15 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 
-from twsock.ip.addresses import host_of
+from twsock.ip.addresses import describe_address, host_of
 from twsock.log import TextLogger
+from twsock.stream.counters import Counters
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.stream.listening.server_transport import make_small_transports
 from twsock.stream.protocol import StreamProtocol
-from twsock.stream.registry import ConnectionRegistry, Counters
+from twsock.stream.registry import ConnectionRegistry
 from twsock.stream.upgrade import UpgradeToSsl
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]
@@ -112,8 +114,12 @@ class StreamServerFactory(ServerFactory):
 
     @property
     def counters(self) -> Counters:
-        """The numbers of connections, messages and errors of this server."""
-        return self.group.counters
+        """
+        The numbers of connections, messages and errors of this server.
+
+        Each access adds the numbers of all ports; the result does not change later.
+        """
+        return self.group.count()
 
     @property
     def protocol_name(self) -> str:
@@ -178,13 +184,16 @@ class StreamServerFactory(ServerFactory):
             make_small_transports(port)
             # Drop the gates of stopped ports.
             self._gates = [gate for gate in self._gates if not gate.is_closed]
-            self._gates.append(AcceptGate(port, self.group.clock, self._has_room, self._admits))
+            counters = self.group.add_port(port, describe_address(port.getHost()))
+            admits = self._admits_for(counters)
+            self._gates.append(AcceptGate(port, self.group.clock, self._has_room, admits))
         return port
 
-    @property
-    def _admits(self) -> Callable[[str | None], bool] | None:
-        """The check of a peer's address; None if there is no limit for one address."""
-        return None if self.group.address_limit is None else self.group.admits
+    def _admits_for(self, counters: Counters) -> Callable[[str | None], bool] | None:
+        """Return the check of a peer's address; None if there is no limit for one address."""
+        if self.group.address_limit is None:
+            return None
+        return partial(self.group.admits, counters=counters)
 
     def _has_room(self) -> bool:
         if self.group.has_room:

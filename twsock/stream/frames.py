@@ -81,6 +81,7 @@ class FrameProtocol(StreamProtocol):
             payload = as_bytes(payload)
             stream.write(encode_header(len(payload)))
             stream.write(payload)
+        stream.counters.messages_sent += 1
         if not self._is_delivering:
             self._push(stream, _HEADER_SIZE + len(payload))
 

@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from twsock.errors import BrokenError, RemoteProtocolError, SocketError
 from twsock.log import TextLogger, forget_frames
 from twsock.stream.connection import Connection
-from twsock.stream.registry import Counters
 
 __all__ = ["end_with_failure"]
 
@@ -23,7 +22,7 @@ _log: Final = TextLogger()
 
 
 def end_with_failure(
-    failure: Failure, stream: Connection, counters: Counters, peer: str, *, is_cancelled: bool
+    failure: Failure, stream: Connection, peer: str, *, is_cancelled: bool
 ) -> None:
     """
     Log an error once, at the level of its cause, and abort its connection if it is open.
@@ -37,12 +36,12 @@ def end_with_failure(
         return
     error = failure.value
     if isinstance(error, RemoteProtocolError):
-        counters.violations += 1
+        stream.counters.violations += 1
         _log.warn("{peer} aborted: {error}", peer=peer, error=error)
         stream.send()  # The answers to the messages before the violation.
         stream.abort(error)
     else:
-        counters.handler_errors += 1
+        stream.counters.handler_errors += 1
         _log.failure("handler failed: {peer} aborted", failure, peer=peer)
         stream.abort(BrokenError("the handler of this connection failed"))
 

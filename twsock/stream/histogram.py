@@ -6,6 +6,7 @@ Holds one number for each bucket, whatever the number of durations.
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,3 +35,8 @@ class Histogram:
         """Count one duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
+
+    def add(self, other: Histogram) -> None:
+        """Add the durations of another histogram."""
+        self.counts = list(map(operator.add, self.counts, other.counts))
+        self.total += other.total

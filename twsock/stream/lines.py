@@ -62,6 +62,7 @@ class LineProtocol(StreamProtocol):
         stream = self._stream or self._connected_stream()
         encoded = encode_line(line)
         stream.write(encoded)
+        stream.counters.messages_sent += 1
         if not self._is_delivering:
             self._push(stream, len(encoded))
 

@@ -28,7 +28,7 @@ from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.connection import FULL_READ, Connection
 from twsock.stream.detaching import DetachableProtocol
 from twsock.stream.draining import Drain
-from twsock.stream.switch import MessageDecoder, MessageSwitch
+from twsock.stream.switch import MessageSwitch, StoringDecoder
 from twsock.stream.upgrade import Upgrade, UpgradeToSsl
 
 __all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -39,18 +39,6 @@ Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any
 #: How many received bytes may wait, besides one read, while a handler runs or the peer receives no
 #: answers. A smaller message limit lowers it.
 MAX_BACKLOG: Final = 64 * 1024
-
-
-class Decoder(MessageDecoder, typing.Protocol):
-    """The part of a wire format's decoder that this module uses."""
-
-    delivered: int
-    stored: bytes | bytearray
-
-    @property
-    def buffered(self) -> int: ...
-    def feed(self, data: bytes) -> None: ...
-    def stops_here(self) -> bool: ...
 
 
 class StreamProtocol(DetachableProtocol):
@@ -129,7 +117,7 @@ class StreamProtocol(DetachableProtocol):
             return
         if self._handler is not None and not stream.has_peer_ended and not stream.has_hung_up:
             return
-        self.group.counters.idle += 1
+        stream.counters.idle += 1
         self._log.info("{peer} was idle: closing", peer=self.peer)
         if self._handler is None:
             self.close()
@@ -183,9 +171,9 @@ class StreamProtocol(DetachableProtocol):
         raise NotImplementedError
 
     @property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> StoringDecoder:
         """The decoder of received bytes; a new one when the connection becomes secure."""
-        return typing.cast(Decoder, self._decoder)
+        return typing.cast(StoringDecoder, self._decoder)
 
     def has_stopped(self, stream: Connection) -> bool:
         """Return whether a request or ClientHello is next, and may be handled now."""
@@ -228,7 +216,7 @@ class StreamProtocol(DetachableProtocol):
         """
         raise NotImplementedError
 
-    def _make_decoder(self) -> Decoder:
+    def _make_decoder(self) -> StoringDecoder:
         raise NotImplementedError
 
     def deliver_messages(self, stream: Connection) -> None:
@@ -254,8 +242,7 @@ class StreamProtocol(DetachableProtocol):
             stream.pause_reading()
         if not self._is_full:
             self._is_full = True
-            if self.group is not None:
-                self.group.counters.paused += 1
+            stream.counters.output_filled(stream.clock.seconds())
             self._stop_room_report()  # The transport will report it.
             self._call_hook(self.writing_paused)
         # The transport may have drained meanwhile.
@@ -283,6 +270,7 @@ class StreamProtocol(DetachableProtocol):
 
     def _is_finished(self, handled: object) -> bool:
         """Return whether a handler is done; if not, the next messages wait for it."""
+        begun = self._connected_stream().clock.seconds()
         if isinstance(handled, CoroutineType):
             handled = run_coroutine(handled)
             if handled is None:
@@ -291,7 +279,7 @@ class StreamProtocol(DetachableProtocol):
             raise TypeError(f"a handler returns None, a Deferred or a coroutine, not {handled!r}")
         self._handler = handled
         # The Deferred may call back at once, so the attribute is set before.
-        handled.addCallbacks(self._handler_done, self._handler_failed)
+        handled.addCallbacks(self._handler_done, self._handler_failed, (begun,), {}, (begun,))
         return self._handler is None
 
     # Called by Twisted.
@@ -319,13 +307,12 @@ class StreamProtocol(DetachableProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        stream = self._stream
-        assert stream is not None and self.group is not None
+        stream = self._stream or self._connected_stream()
         if not stream.is_open:
             # Read and dropped: the kernel resets a connection that is closed with unread bytes.
             return
         size = len(data)
-        self.group.counters.bytes_received += size
+        stream.counters.bytes_received += size
         self._received += size
         if size >= FULL_READ:
             stream.note_read(size)
@@ -379,8 +366,7 @@ class StreamProtocol(DetachableProtocol):
     @override
     def drop_input(self) -> None:
         """Release the received bytes: this connection holds the most, and is aborted."""
-        if self.group is not None:
-            self.group.counters.buffer_limit_aborts += 1
+        self._connected_stream().counters.buffer_limit_aborts += 1
         self._decoder = self._make_decoder()
 
     @override
@@ -399,6 +385,7 @@ class StreamProtocol(DetachableProtocol):
         if not self._is_full or not stream.is_open:
             return
         was_stalled, self._is_stalled, self._is_full = self._is_stalled, False, False
+        stream.counters.output_emptied(stream.clock.seconds())
         self._report_resumed()
         if was_stalled:
             self._go_on_reading(stream)
@@ -431,7 +418,7 @@ class StreamProtocol(DetachableProtocol):
         finally:
             self._is_delivering = False
         if decoder.delivered != before and self.group is not None:
-            self.group.counters.messages += decoder.delivered - before
+            stream.counters.messages += decoder.delivered - before
             self._messages += decoder.delivered - before
             self.active_tick = self.group.tick
         room = stream.room
@@ -485,9 +472,14 @@ class StreamProtocol(DetachableProtocol):
 
     # How a handler ends.
 
-    def _handler_done(self, _result: object) -> None:
+    def _note_handler(self, begun: float) -> Connection:
         self._handler = None
         stream = self._connected_stream()
+        stream.counters.handler_seconds.observe(stream.clock.seconds() - begun)
+        return stream
+
+    def _handler_done(self, _result: object, begun: float) -> None:
+        stream = self._note_handler(begun)
         if not self._is_delivering and not self._is_stalled and stream.is_open:
             if self.group is not None:
                 self.active_tick = self.group.tick
@@ -495,6 +487,6 @@ class StreamProtocol(DetachableProtocol):
             if stream.noted:
                 stream.note_buffered()
 
-    def _handler_failed(self, failure: Failure) -> None:
-        self._handler = None
+    def _handler_failed(self, failure: Failure, begun: float) -> None:
+        self._note_handler(begun)
         self._failed(failure)

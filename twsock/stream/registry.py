@@ -4,15 +4,16 @@ The open connections of a server: limits, counters, idle timeout and drain.
 A `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` makes one registry; its
 connections join and leave it. The registry holds a reference to each connection, and one delayed
 call for all of them. So an idle timeout adds no work to a frame: ten thousand connections cost ten
-thousand comparisons in each half of the timeout.
+thousand comparisons in each half of the timeout. It has a `twsock.stream.counters.Counters` for
+each port.
 """
 
 from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final, Generic
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -21,51 +22,16 @@ from typing_extensions import TypeVar
 from twsock._integers import checked_integer
 from twsock.log import TextLogger
 from twsock.stream.connection_log import ConnectionLog
-from twsock.stream.histogram import Histogram
+from twsock.stream.counters import Counters
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
 
-__all__ = ["ConnectionGroup", "ConnectionRegistry", "Counters", "Member", "TimedMember"]
+__all__ = ["ConnectionGroup", "ConnectionRegistry", "Member", "TimedMember"]
 
 #: Ticks without a whole frame after which a connection is idle. Its last frame arrived some time
 #: before the first tick. With a tick of half a timeout it is closed after 1 to 1.5 timeouts.
 _IDLE_TICKS: Final = 3
-
-
-@dataclass(slots=True)
-class Counters:
-    """Numbers of connections, messages and errors since the registry was made."""
-
-    #: Connections that joined.
-    accepted: int = 0
-    #: Connections refused because a limit on their number was reached.
-    refused: int = 0
-    #: Whole frames or lines received.
-    messages: int = 0
-    #: Bytes received, headers and line endings included.
-    bytes_received: int = 0
-    #: Connections closed because they were idle.
-    idle: int = 0
-    #: Connections aborted because the peer broke the format or its limit.
-    violations: int = 0
-    #: Connections aborted because `StreamProtocol.max_unsent` bytes were queued.
-    unsent_limit_aborts: int = 0
-    #: Connections aborted because they held the most bytes when the sum was above `max_buffered`.
-    buffer_limit_aborts: int = 0
-    #: Connections aborted because a handler raised.
-    handler_errors: int = 0
-    #: Bytes passed to the kernel or to Twisted's queue, before encryption.
-    bytes_sent: int = 0
-    #: How often an output became full, see `StreamProtocol.writing_paused`.
-    paused: int = 0
-    #: Upgrades to TLS that ended with an accepted peer, implicit TLS included.
-    upgrades: int = 0
-    #: Upgrades to TLS that failed, by the documented name of the status of the error. The failures
-    #: are in ``violations``, too.
-    upgrade_failures: dict[str, int] = field(default_factory=dict)
-    #: Seconds of the handshakes of completed upgrades, from the ClientHello on.
-    handshake_seconds: Histogram = field(default_factory=Histogram)
 
 
 class Member(typing.Protocol):
@@ -135,7 +101,11 @@ class ConnectionRegistry(Generic[M]):
             else AddressLimit(max_connections_per_address, clock.seconds)
         )
         self.buffer_limit = None if max_buffered is None else BufferLimit(max_buffered)
+        #: Counts the connections that no port of `add_port` has accepted.
         self.counters = Counters()
+        # Those of ports, by their endpoints; a port that is opened again continues to count.
+        self._counters: dict[str, Counters] = {}
+        self._ports: WeakKeyDictionary[Any, Counters] = WeakKeyDictionary()
         #: Logs the end of each connection that joins; None for no log.
         self.connection_log: ConnectionLog | None = None
         #: Counts the half idle timeouts that have passed; a connection notes it with each frame.
@@ -160,23 +130,58 @@ class ConnectionRegistry(Generic[M]):
         """Whether one more connection may join."""
         return self.max_connections is None or len(self._members) < self.max_connections
 
-    def admits(self, host: str | None) -> bool:
-        """Return whether an address may have one more connection; count and log a refusal."""
+    def add_port(self, port: object, endpoint: str) -> Counters:
+        """
+        Count the connections of a port by themselves.
+
+        :param port: the attribute ``server`` of the transports of its connections.
+        :param endpoint: the name of the port, such as ``tcp:127.0.0.1:1337``.
+        :returns: the counters of all ports of that name.
+        """
+        counters = self._ports[port] = self._counters.setdefault(endpoint, Counters())
+        return counters
+
+    def counters_of(self, port: object | None) -> Counters:
+        """Return the counters of a port; those without a port for any other object."""
+        return self.counters if port is None else self._ports.get(port, self.counters)
+
+    def by_endpoint(self) -> dict[str, Counters]:
+        """
+        Return the counters of each port of `add_port`, closed ports included.
+
+        The key is the name of the port; ``""`` has the connections of no port.
+        """
+        return {**self._counters, "": self.counters}
+
+    def count(self) -> Counters:
+        """Return the sums of all counters; they do not change any more."""
+        total = Counters()
+        for counters in self.by_endpoint().values():
+            total.add(counters)
+        return total
+
+    def admits(self, host: str | None, counters: Counters | None = None) -> bool:
+        """
+        Return whether an address may have one more connection; count and log a refusal.
+
+        :param counters: those of the port; None for those without a port.
+        """
         if self.address_limit is None or self.address_limit.admits(host):
             return True
-        self.counters.refused += 1
+        (counters or self.counters).refused += 1
         return False
 
-    def join(self, member: M, host: str | None = None) -> None:
+    def join(self, member: M, host: str | None = None, counters: Counters | None = None) -> None:
         """
         Add a connection, and start its idle timeout.
 
         :param host: the address of its peer; None if it has none.
+        :param counters: those of its port; None for those without a port.
         """
         self._members[member] = None
         if self.address_limit is not None:
             self.address_limit.add(member, host)
-        self.counters.accepted += 1
+        (counters or self.counters).accepted += 1
         if self.connection_log is not None:
             self.connection_log.begin(member)
         if self.idle_timeout is not None:
@@ -185,9 +190,14 @@ class ConnectionRegistry(Generic[M]):
             if self._ticking is None:
                 self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
 
-    def leave(self, member: M) -> None:
-        """Remove a lost connection."""
+    def leave(self, member: M, counters: Counters | None = None) -> None:
+        """
+        Remove a lost connection.
+
+        :param counters: as in `join`.
+        """
         self._members.pop(member, None)
+        (counters or self.counters).ended += 1
         if self.connection_log is not None:
             self.connection_log.forget(member)
         if self.address_limit is not None:

@@ -30,6 +30,7 @@ __all__ = [
     "MessageDecoder",
     "MessageOwner",
     "MessageSwitch",
+    "StoringDecoder",
     "Switch",
     "SwitchOwner",
     "ended_when_secure",
@@ -260,6 +261,28 @@ class MessageDecoder(typing.Protocol):
 
     def stop_before(self, word: bytes, beginning: bytes = ...) -> None:
         """Make `MessageOwner.deliver_messages` stop before a message, or before a beginning."""
+
+
+class StoringDecoder(MessageDecoder, typing.Protocol):
+    """
+    The part of a wire format's decoder that `twsock.stream.protocol.StreamProtocol` uses.
+
+    :ivar delivered: the number of messages pulled so far.
+    :ivar stored: bytes that were fed and not pulled.
+    """
+
+    delivered: int
+    stored: bytes | bytearray
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were fed and not pulled."""
+
+    def feed(self, data: bytes) -> None:
+        """Store received bytes."""
+
+    def stops_here(self) -> bool:
+        """Return whether the next message is one of `stop_before`."""
 
 
 class MessageOwner(SwitchOwner, typing.Protocol):

@@ -13,7 +13,6 @@ behind queued bytes, it calls ``transport.write``.
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.errors import SocketError
 from twsock.stream.below_tls import TRY_LATER, TlsLowerTransport
+from twsock.stream.counters import NOT_COUNTED, Counters
 from twsock.stream.descriptor import (
     SMALL,
     engine_bytes,
@@ -33,7 +33,7 @@ from twsock.stream.descriptor import (
 )
 from twsock.stream.drain import BufferWatch, DrainWatch
 
-__all__ = ["HIGH_WATER", "LOW_WATER", "SentCounter", "StreamTransport"]
+__all__ = ["HIGH_WATER", "LOW_WATER", "StreamTransport"]
 
 #: A connection is full when this many written bytes are not yet with the kernel. The owner then
 #: stops producing, and pauses reading. Twisted pauses a producer at the same 64 KiB.
@@ -52,16 +52,6 @@ _SETTLE_INTERVAL: Final = 0.01
 
 #: The most pieces of one call; Linux's IOV_MAX.
 _MAX_PIECES: Final = 1024
-
-
-class SentCounter(typing.Protocol):
-    """
-    Counts the bytes of all connections of a server.
-
-    :ivar bytes_sent: bytes passed to the kernel or to Twisted's queue, before encryption.
-    """
-
-    bytes_sent: int
 
 
 class StreamTransport:
@@ -104,9 +94,9 @@ class StreamTransport:
         self.is_open = True
         #: Whether written bytes wait for a handshake.
         self.is_held = False
-        #: Counts the bytes that `send` passes on; None for no count.
-        self.counters: SentCounter | None = None
-        #: Bytes that `send` has passed on, if they are counted.
+        #: Counts the connections of the same port; set by the owner.
+        self.counters: Counters = NOT_COUNTED
+        #: Bytes that were passed to the kernel or to Twisted's queue, before encryption.
         self.sent = 0
         # The transport below the TLS engine of an upgrade; None before an upgrade.
         self._lower: TlsLowerTransport | None = None
@@ -219,9 +209,8 @@ class StreamTransport:
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         self._pending = None
         self.room = self._high_water
-        if self.counters is not None:
-            self.sent += len(data)
-            self.counters.bytes_sent += len(data)
+        self.sent += len(data)
+        self.counters.bytes_sent += len(data)
         transport = self._transport
         if (
             self._socket is not None
@@ -324,8 +313,17 @@ class StreamTransport:
                 return 0, 0
             sent = 0
         if sent == total:
+            self.sent += total
+            self.counters.bytes_sent += total
             return len(pieces), len(pieces)
-        return self._queue_first_unsent(pieces, sent)
+        handed, done = self._queue_first_unsent(pieces, sent)
+        self.note_sent(sum(map(len, pieces[:handed])))
+        return handed, done
+
+    def note_sent(self, size: int) -> None:
+        """Count bytes that the owner has passed to the kernel itself, by sendfile and splice."""
+        self.sent += size
+        self.counters.bytes_sent += size
 
     def _queue_first_unsent(self, pieces: Sequence[bytes], sent: int) -> tuple[int, int]:
         """Pass the first piece that the kernel did not take whole to Twisted's queue."""
@@ -353,6 +351,7 @@ class StreamTransport:
             if descriptor is None and (watch := self._buffer_watch) is not None:
                 watch.note(len(joined))
             handed = end
+            self.note_sent(len(joined))
         # The common case under TLS. The checks below take as many calls as all the rest.
         if descriptor is not None and self._settling is None and self._engine_sent_all(descriptor):
             return handed, handed

@@ -246,6 +246,7 @@ class AcceptingProtocol(StreamProtocol):
             reason=refusal.reason,
         )
         self._http = None
+        self._connected_stream().counters.count_refused_request(refusal.response.status)
         self._report_answer(refusal.response.status)
         # The time of day: the clock of the reactor may count from anywhere.
         self._connected_stream().write(refusal.response.encode(time.time()))

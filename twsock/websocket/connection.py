@@ -342,6 +342,7 @@ class WebSocket:
         keepalive.has_received, self.has_received = self.has_received, False
         due = keepalive.advance(stream.clock.seconds(), ignores_silence=self._ignores_silence())
         if due is Due.END:
+            stream.counters.unanswered_pings += 1
             stream.note_error(
                 BrokenError(
                     "the peer showed no sign of life after a ping",
@@ -436,6 +437,7 @@ class WebSocket:
         self._stream.abort()
 
     def _report_closed(self) -> None:
+        self._stream.counters.count_close(self.code)
         self._owner.socket_closed(self.code, self.reason)
 
 

@@ -151,6 +151,7 @@ class WebSocketProtocol(AcceptingProtocol):
         header = _TEXT_HEADERS[size] if size <= MAX_SHORT else encode_header(_TEXT, size)
         frame = header + data
         stream.write(frame)
+        stream.counters.messages_sent += 1
         if not self._is_delivering:
             self._push(stream, len(frame))
 
@@ -172,6 +173,7 @@ class WebSocketProtocol(AcceptingProtocol):
         header = _BINARY_HEADERS[size] if size <= MAX_SHORT else encode_header(_BINARY, size)
         frame = header + data
         stream.write(frame)
+        stream.counters.messages_sent += 1
         if not self._is_delivering:
             self._push(stream, len(frame))
 
@@ -198,6 +200,7 @@ class WebSocketProtocol(AcceptingProtocol):
         # Until the message ends, all other messages go to the encoder, which refuses them.
         self._max_plain = self._max_plain_between if is_complete else -1
         self._write(stream, frame)
+        stream.counters.messages_sent += is_complete
 
     def ping(self) -> Deferred[float]:
         """
@@ -252,6 +255,7 @@ class WebSocketProtocol(AcceptingProtocol):
         if not self._web_socket.is_open:
             self._refuse_to_send(stream)
         self._write(stream, self._encoder.encode(opcode, message))
+        stream.counters.messages_sent += 1
 
     def _write(self, stream: Connection, frame: bytes) -> None:
         if self._is_delivering:
@@ -277,8 +281,8 @@ class WebSocketProtocol(AcceptingProtocol):
         stream = self._stream
         if stream is None or not (self._web_socket.is_open and stream.is_open):
             return False
-        frame = self._encoder.encode_shared(opcode, data, frames)
-        self._write(stream, frame)
+        self._write(stream, self._encoder.encode_shared(opcode, data, frames))
+        stream.counters.messages_sent += 1
         return stream.is_open
 
     # Called by the registry and the drain.
@@ -424,8 +428,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
     def _await_close(self) -> None:
         """Drop messages up to the peer's close frame, and handle that frame."""
-        messages: Iterator[tuple[Opcode, Any, bool]] = self._decoder.messages()
-        for opcode, data, _ in messages:
+        for opcode, data, _ in self._decoder.messages():
             if opcode is Opcode.CLOSE:
                 self._web_socket.control_received(opcode, data)
                 return
@@ -485,7 +488,7 @@ class WebSocketProtocol(AcceptingProtocol):
             self.note_violation()
             self._log.warn("{peer} closed: {error}", peer=self.peer, error=error)
         else:
-            self.group.counters.handler_errors += 1
+            stream.counters.handler_errors += 1
             self._log.failure("handler failed: {peer} closed", failure, peer=self.peer)
         if web_socket.is_opening:
             self._refuse(refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed"))

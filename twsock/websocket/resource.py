@@ -67,14 +67,14 @@ class WebSocketResource(Resource):
         rules = self._factory.settings.rules
         judged = judge_request(rules, convert_request(request), request.getHost())
         if isinstance(judged, Refusal):
-            return answer_refusal(request, judged)
+            return self._refuse(request, judged)
         if not isinstance(channel, HTTPChannel):  # With HTTP/2, requests share one connection.
-            return answer_refusal(
+            return self._refuse(
                 request, refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a WebSocket needs HTTP/1.1")
             )
         protocol = self._factory.buildProtocol(request.client)
         if not isinstance(protocol, WebSocketProtocol):
-            return answer_refusal(
+            return self._refuse(
                 request, refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
             )
         transport: Any = channel.transport
@@ -84,6 +84,10 @@ class WebSocketResource(Resource):
         transport.resumeProducing()  # The Site may have paused it after the request.
         protocol.take_request(judged, received, lambda status: _finish(request, site, status))
         return NOT_DONE_YET
+
+    def _refuse(self, request: Any, refusal: Refusal) -> bytes:
+        self._factory.group.counters.count_refused_request(refusal.response.status)
+        return answer_refusal(request, refusal)
 
 
 def convert_request(request: Any) -> Request:

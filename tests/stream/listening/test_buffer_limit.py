@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 from twisted.trial.unittest import SynchronousTestCase
 
+from twsock.stream.counters import NOT_COUNTED
 from twsock.stream.listening.buffer_limit import BufferLimit
 
 
@@ -16,6 +17,7 @@ class Holder:
 
     def __init__(self, limit: BufferLimit) -> None:
         self.limit = limit
+        self.counters = NOT_COUNTED
         self.asked = 0
         self.size = 0
         self.aborted: list[tuple[int, int, int]] = []

@@ -220,6 +220,7 @@ class SocketProtocol(ReportsEnds):
         stream, output = self._stream, self._output
         assert stream is not None
         size = len(data)
+        stream.counters.bytes_received += size
         if size >= FULL_READ and not self._input.reads_continuously:
             stream.note_read(size)
         output.is_held = True

@@ -113,6 +113,7 @@ class FileTransfer(Transfer):
             self._is_direct = False
             return self._copy()
         self._note_sent(sent)
+        transport.note_sent(sent)
         if self.sent < self._count:
             transport.await_room()
             return False

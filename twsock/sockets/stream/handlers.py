@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from twsock.errors import BusyError, LocalProtocolError, SocketError
+from twsock.errors import BusyError, LocalProtocolError, RemoteProtocolError, SocketError
 from twsock.log import TextLogger, forget_frames
 from twsock.sockets.stream.input import EndOfStreamError
 from twsock.sockets.stream.socket import StreamSocket
+from twsock.stream.counters import NOT_COUNTED
 from twsock.waiters import Waiters
 
 __all__ = ["RunningHandlers", "StreamSocketListenerConnectionReceivedEventArgs"]
@@ -69,6 +70,8 @@ class RunningHandlers(Generic[S]):
         # Fires when the last running handler has ended.
         self._emptied = Waiters()
         self._running: dict[S, list[_Running]] = {}
+        #: Counts the handlers; set by the listener.
+        self.counters = NOT_COUNTED
 
     def __len__(self) -> int:
         return sum(map(len, self._running.values()))
@@ -101,7 +104,7 @@ class RunningHandlers(Generic[S]):
         """
         running = _Running(socket, ending)
         self._running.setdefault(socket, []).append(running)
-        ending.addBoth(self._ended, running)
+        ending.addBoth(self._ended, running, self._clock.seconds())
 
     def wait(self, timeout: float) -> Deferred[None]:
         """
@@ -140,7 +143,8 @@ class RunningHandlers(Generic[S]):
                 error=repr(error),
             )
 
-    def _ended(self, result: object, running: _Running) -> None:
+    def _ended(self, result: object, running: _Running, begun: float) -> None:
+        self.counters.handler_seconds.observe(self._clock.seconds() - begun)
         others = self._running[running.socket]
         others.remove(running)
         if not others:
@@ -174,12 +178,14 @@ class RunningHandlers(Generic[S]):
         ):
             # The peer disconnected, broke a rule or was silent: one line, without a traceback.
             self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
+            self.counters.violations += isinstance(error, RemoteProtocolError)
             if isinstance(error, self._in_order):
                 socket.close()
                 self.cancel(socket)  # Other handlers of this connection.
             else:
                 self._end_broken(socket)
         else:
+            self.counters.handler_errors += 1
             self._log.failure(
                 "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
             )

@@ -14,7 +14,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
-from twsock.log import forget_frames
 from twsock.sockets.event import Event
 from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.handlers import (
@@ -113,9 +112,8 @@ class StreamSocketListener(SocketListener[StreamSocket]):
             self._lost(accepted)
             return
         self._joined(accepted, host)
+        accepted.count_in(self.counters)
         if self._tls is None:
             self._deliver(accepted)
         else:
-            securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
-            # A failed handshake was logged already, and its socket reaches no application.
-            securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
+            self._secure(accepted, self._tls, partial(self._deliver, accepted))

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import typing
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.python.failure import Failure
 from typing_extensions import Self, override
 
-from twsock.errors import BusyError, ClosedError, LocalProtocolError
+from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.ip.address_errors import listening_error
 from twsock.ip.addresses import host_of
-from twsock.log import TextLogger
+from twsock.log import TextLogger, forget_frames
 from twsock.names import HostName, HostNameType
 from twsock.operation import Operation, fail, start_operation
 from twsock.sockets.destination import as_host_name, find_local_port
@@ -44,6 +45,7 @@ from twsock.sockets.waiting import (
     operation_cancelled,
     uncancellable,
 )
+from twsock.stream.counters import Counters
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
@@ -79,6 +81,9 @@ class AcceptedSocket(typing.Protocol):
 
     def abort(self) -> Deferred[None]:
         """Abort the connection."""
+
+    def secure_as_server(self, tls: ServerTls, timeout: float) -> Deferred[None]:
+        """Start a handshake as its server."""
 
     def drain(self) -> None:
         """Let the application handle what has arrived, then end."""
@@ -131,6 +136,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
         self._waiting: deque[S] = deque()
         self._taker: Deferred[S] | None = None
         self._handlers: RunningHandlers[S] = self._make_handlers(reactor)
+        self._handlers.counters = self._connections.counters
         self.connection_received = Event("connection_received", self._is_in_use)
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
@@ -143,6 +149,16 @@ class SocketListener(ClosesInBlock, Generic[S]):
     def sockets(self) -> tuple[S, ...]:
         """The accepted connections that are open, in no order."""
         return self._connections.members
+
+    @property
+    def counters(self) -> Counters:
+        """
+        The numbers of the accepted connections; the same object at each access.
+
+        ``messages`` and ``messages_sent`` stay 0. ``handshake_seconds`` begins when the connection
+        is accepted. A handler of ``connection_received`` may run as long as its connection.
+        """
+        return self._connections.counters
 
     # Binding.
 
@@ -370,6 +386,21 @@ class SocketListener(ClosesInBlock, Generic[S]):
 
     def _joined(self, accepted: S, host: str | None) -> None:
         self._connections.join(accepted, host)
+
+    def _secure(self, accepted: S, tls: ServerTls, secured: Callable[[], object]) -> None:
+        """Run the handshake of an accepted connection, and call back once it is done."""
+        begun = self._reactor.seconds()
+
+        def done(_nothing: object) -> None:
+            self.counters.upgraded(self._reactor.seconds() - begun)
+            secured()
+
+        def failed(failure: Failure) -> None:
+            # The failure was logged already, and the socket reaches no application.
+            self.counters.upgrade_failed(SocketError.get_status(failure.value).documented_name)
+            forget_frames(failure)
+
+        accepted.secure_as_server(tls, self._handshake_timeout).addCallbacks(done, failed)
 
     def _lost(self, accepted: S) -> None:
         if accepted.was_lost:

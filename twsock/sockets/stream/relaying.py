@@ -221,6 +221,9 @@ class _Direction(Transfer, ContinuousRead):
         if not moved:
             self.release()
             return CONNECTION_DONE
+        source = self.source.input_stream.transport
+        if source is not None:
+            source.counters.bytes_received += moved
         self._empty_pipe(target)
         self._in_a_row = self._in_a_row + 1 if moved < _SMALL_SPLICE else 0
         if self._in_a_row >= _SMALL_SPLICES and not self._is_blocked:
@@ -232,7 +235,9 @@ class _Direction(Transfer, ContinuousRead):
         pipe, descriptor = typing.cast(Pipe, self._pipe), target.direct_descriptor
         if descriptor is not None and pipe.held:
             try:
-                self.count += pipe.empty_into(descriptor)
+                moved = pipe.empty_into(descriptor)
+                self.count += moved
+                target.note_sent(moved)
             except OSError as error:
                 target.output_broke(error)
                 return

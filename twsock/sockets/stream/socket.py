@@ -34,6 +34,7 @@ from twsock.sockets.stream.securing import (
 from twsock.sockets.stream.state import StreamSocketState
 from twsock.sockets.stream.transferring import TransferableSocket
 from twsock.sockets.waiting import check_timeout, operation_cancelled
+from twsock.stream.counters import Counters
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.tls.certificates import Certificate
@@ -376,6 +377,11 @@ class StreamSocket(TransferableSocket):
         self._inherited = control
         self._observer = observer
         self._is_secure_from_the_start = not is_plain
+
+    def count_in(self, counters: Counters) -> None:
+        """Count this connection with the others of its listener."""
+        if self._connection is not None:
+            self._connection.stream.counters = counters
 
     def secure_as_server(self, tls: ServerTls, timeout: float) -> Deferred[None]:
         """

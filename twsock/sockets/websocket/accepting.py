@@ -220,6 +220,7 @@ class ServerProtocol(WebSocketConnection):
             reason=refusal.reason,
         )
         self._http = None
+        self.stream.counters.count_refused_request(refusal.response.status)
         # The time of day: the clock of the reactor may count from anywhere.
         self.stream.write(refusal.response.encode(time.time()))
         if self._web_socket is not None:

@@ -381,6 +381,7 @@ class WebSocketConnection(ReportsEnds):
         decoder, web_socket = self._decoder, self._web_socket
         frames = self._frames
         was_held, frames.is_held = frames.is_held, True
+        self.stream.counters.bytes_received += len(data)
         if decoder is None or web_socket is None:
             self._handshake_received(data)  # And messages after it.
         else:

@@ -19,7 +19,6 @@ from zope.interface import implementer
 
 from twsock._integers import checked_integer
 from twsock.errors import ClosedError
-from twsock.log import forget_frames
 from twsock.sockets.stream.handlers import RunningHandlers
 from twsock.sockets.stream.listening import AcceptingFactory, SocketListener
 from twsock.sockets.websocket.accepting import ServerConnections, ServerProtocol
@@ -228,12 +227,11 @@ class WebSocketListener(SocketListener[Any]):
             return
         self._joined(made, host)
         made.apply(self.control)
+        made.count_in(self.counters)
         if self._tls is None:
             made.start_handshake()
-            return
-        securing = made.secure_as_server(self._tls, self._handshake_timeout)
-        # A failed handshake was logged already.
-        securing.addCallbacks(lambda _: made.start_handshake(), forget_frames)
+        else:
+            self._secure(made, self._tls, made.start_handshake)
 
 
 def _delivers_pieces(receive_mode: MessageWebSocketReceiveMode) -> bool:

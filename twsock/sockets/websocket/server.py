@@ -29,6 +29,7 @@ from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import WebSocketMessageReceiver
 from twsock.sockets.websocket.stream_receiving import WebSocketStreamReceiver, choose_binary
 from twsock.sockets.websocket.web_socket import AwaitableWebSocket
+from twsock.stream.counters import Counters
 from twsock.tls.server import ServerTls
 from twsock.websocket.handshake import Acceptance
 from twsock.websocket.http_message import Request
@@ -144,6 +145,11 @@ class ServerWebSocket(AwaitableWebSocket):
         """Set the options of the listener on this connection."""
         if self._connection is not None:
             control.apply(self._connection.transport)
+
+    def count_in(self, counters: Counters) -> None:
+        """Count this connection with the others of its listener."""
+        if self._connection is not None:
+            self._connection.stream.counters = counters
 
     def start_handshake(self) -> None:
         """Wait for the request."""

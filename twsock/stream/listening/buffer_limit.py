@@ -15,9 +15,11 @@ for each connection that holds bytes.
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from typing import Final
 
 from twsock._integers import checked_integer
+from twsock.stream.counters import Counters
 
 __all__ = ["DEFAULT_MAX_BUFFERED", "BufferHolder", "BufferLimit"]
 
@@ -30,7 +32,13 @@ _HOLDERS_PER_NOTE: Final = 8
 
 
 class BufferHolder(typing.Protocol):
-    """A connection that holds bytes in memory."""
+    """
+    A connection that holds bytes in memory.
+
+    :ivar counters: those of its port.
+    """
+
+    counters: Counters
 
     @property
     def buffered(self) -> int:
@@ -85,6 +93,10 @@ class BufferLimit:
                 self._ask_all()
             while self.total > self.max_buffered:
                 self._abort_largest()
+
+    def sizes(self) -> Iterator[tuple[BufferHolder, int]]:
+        """Return each connection that holds bytes, with their number as last reported."""
+        return iter(self._sizes.items())
 
     def _set(self, holder: BufferHolder, size: int) -> None:
         sizes = self._sizes

@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,12 @@ def answering(*packets: RestartPacket, started: bool = True) -> Callable[[OldPro
 
 
 def wait_for_file(name: str) -> str:
-    """Return the content of a file that a program writes."""
-    path = Path(name)
-    while not (path.exists() and (text := path.read_text()).endswith("\n")):
-        pass
+    """Return the line of a file that a program writes; an empty one if it does not."""
+    deadline = time.monotonic() + PATIENCE
+    text = ""
+    while not text.endswith("\n") and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            text = Path(name).read_text()
     return text
 
 
@@ -230,7 +233,7 @@ class RestartTests(SynchronousTestCase):
             Path("started").unlink(missing_ok=True)
             Path("control").unlink(missing_ok=True)
             with self.old(answering()):
-                error = self.fails(f"kill -{name} $PPID; {WAITS}")
+                error = self.fails(f"echo $$ > started; kill -{name} $PPID; exec sleep 1000")
             line = f"SIG{name}: process 99 goes on"
             self.assertEqual((error.line, error.exit_code), (line, status), f"{name=}")
         self.assertIs(signal.getsignal(signal.SIGINT), before)

@@ -1,4 +1,4 @@
-"""The HTTP server of metrics and health."""
+"""The HTTP server of metrics and health, and clients that hold its connections."""
 
 from __future__ import annotations
 
@@ -7,27 +7,126 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.services.metrics import MetricsService
-from twsock.services.metrics_page import MAX_CONNECTIONS, page_factory
+from twsock.services.metrics_page import (
+    IDLE_TIME,
+    MAX_CONNECTIONS,
+    REQUEST_TIME,
+    page_factory,
+)
+
+REQUEST = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-class PageTests(SynchronousTestCase):
-    """The HTTP server of the pages."""
+class Client:
+    """A client of the pages, in memory."""
 
-    def test_connections_above_the_limit_are_closed(self) -> None:
-        """One that ends makes room."""
-        reactor = MemoryReactorClock()
-        page = MetricsService(reactor, [], list, has_metrics=False)
-        factory: Any = page_factory(reactor, page, has_metrics=False)
-        address = IPv4Address("TCP", "127.0.0.1", 1)
-        built = [factory.buildProtocol(address) for _ in range(MAX_CONNECTIONS)]
-        for protocol in built:
-            protocol.makeConnection(StringTransport())
-        self.assertIsNone(factory.buildProtocol(address))
-        built[0].connectionLost(Failure(ConnectionDone()))
-        self.assertIsNotNone(factory.buildProtocol(address))
-        for protocol in built[1:]:
-            protocol.connectionLost(Failure(ConnectionDone()))
+    def __init__(self, factory: Any) -> None:
+        self.transport = StringTransport()
+        self.channel = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        self.channel.makeConnection(self.transport)
+
+    def ask(self) -> bool:
+        """Send a request; return whether it was answered."""
+        self.transport.clear()
+        self.channel.dataReceived(REQUEST)
+        answer: bytes = self.transport.value()
+        return answer.endswith(b"live\n")
+
+    def lose(self) -> None:
+        """Report the end of the connection."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+
+class PageTestCase(SynchronousTestCase):
+    """A page in memory."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        page = MetricsService(self.reactor, [], list, has_metrics=False)
+        self.factory: Any = page_factory(self.reactor, page, has_metrics=False)
+        self.clients: list[Client] = []
+
+    def tearDown(self) -> None:
+        for client in self.clients:
+            client.lose()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def connect(self) -> Client:
+        """Open a connection."""
+        client = Client(self.factory)
+        self.clients.append(client)
+        return client
+
+
+class NumberTests(PageTestCase):
+    """Clients that open many connections."""
+
+    def test_one_more_connection_aborts_that_with_the_oldest_answer(self) -> None:
+        """So a load balancer is answered, whoever holds the other connections."""
+        scraper, *others = [self.connect() for _ in range(MAX_CONNECTIONS)]
+        self.assertTrue(scraper.ask())
+        self.assertTrue(self.connect().ask())
+        aborted = [client for client in self.clients if client.transport.disconnected]
+        self.assertEqual(aborted, [others[0]])
+        self.assertTrue(scraper.ask())
+
+    def test_a_connection_that_ends_makes_room(self) -> None:
+        """Nothing is aborted."""
+        for _ in range(MAX_CONNECTIONS):
+            self.connect()
+        self.clients.pop().lose()
+        self.connect()
+        self.assertFalse(any(client.transport.disconnected for client in self.clients))
+
+
+class TimeTests(PageTestCase):
+    """Clients that are slow."""
+
+    def test_a_request_that_arrives_byte_by_byte_has_one_deadline(self) -> None:
+        """The first one of a connection, and a later one; no byte extends the time."""
+        for has_asked in (False, True):
+            client = self.connect()
+            if has_asked:
+                self.assertTrue(client.ask())
+                self.reactor.advance(IDLE_TIME - 1)
+            for _ in range(REQUEST_TIME):
+                self.assertFalse(client.transport.disconnected, f"{has_asked=}")
+                client.channel.dataReceived(b"G")
+                self.reactor.advance(1)
+            self.assertTrue(client.transport.disconnected, f"{has_asked=}")
+
+    def test_a_client_that_sends_nothing_is_aborted(self) -> None:
+        """After the time of a request."""
+        client = self.connect()
+        self.reactor.advance(REQUEST_TIME - 1)
+        self.assertFalse(client.transport.disconnected)
+        self.reactor.advance(1)
+        self.assertTrue(client.transport.disconnected)
+
+    def test_a_connection_between_requests_is_closed_in_order(self) -> None:
+        """After more than a minute, and without a log line; aborted if its answer is not read."""
+        client = self.connect()
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertTrue(client.ask())
+                self.reactor.advance(60)
+            self.reactor.advance(IDLE_TIME - 60)
+            self.assertTrue(client.transport.disconnecting)
+            self.assertFalse(client.transport.disconnected)
+            self.reactor.advance(REQUEST_TIME)
+        self.assertTrue(client.transport.disconnected)
+        self.assertEqual(events, [])
+
+    def test_a_body_has_to_arrive_in_the_same_time(self) -> None:
+        """A body is dropped, but awaited."""
+        client = self.connect()
+        client.channel.dataReceived(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n")
+        for _ in range(REQUEST_TIME):
+            client.channel.dataReceived(b"x")
+            self.reactor.advance(1)
+        self.assertTrue(client.transport.disconnected)

@@ -3,7 +3,8 @@ The HTTP pages of metrics and health: request → **page** → text.
 
 Served by Twisted's HTTP server for `twsock.services.metrics`. ``/metrics`` has the format that the
 client accepts: OpenMetrics or the text format of Prometheus. At most `MAX_CONNECTIONS` connections
-are open. `QuietSite` drops the bodies of requests.
+are open, and each request has to arrive within `REQUEST_TIME`. `QuietSite` drops the bodies of
+requests.
 """
 
 from __future__ import annotations
@@ -12,22 +13,29 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Final
 
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import ServerFactory
-from twisted.protocols.policies import WrappingFactory
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from typing_extensions import override
 
 from twsock.services.measurements import Kind, Measurement, group_by_name
 from twsock.services.quiet_site import QuietSite
 
-__all__ = ["MAX_CONNECTIONS", "PageSource", "page_factory"]
+__all__ = ["IDLE_TIME", "MAX_CONNECTIONS", "REQUEST_TIME", "PageSource", "page_factory"]
 
-#: How many connections all pages have together at most; further ones are closed.
+#: How many connections one endpoint has at most. One more aborts the connection whose last answer
+#: is the oldest, so that clients which hold connections cannot lock out a load balancer.
 MAX_CONNECTIONS: Final = 64
 
-#: Seconds without a byte from the client after which a connection is closed.
-_TIMEOUT: Final = 30
+#: Seconds from the first byte of a request, or from the start of a connection, within which the
+#: whole request has to arrive.
+REQUEST_TIME: Final = 30
+
+#: Seconds between two requests of a connection: more than a minute, the default interval of
+#: Prometheus, which then uses one connection.
+IDLE_TIME: Final = 75
 
 
 class PageSource(typing.Protocol):
@@ -47,17 +55,96 @@ def page_factory(reactor: Any, source: PageSource, *, has_metrics: bool) -> Serv
 
     :param has_metrics: whether ``/metrics`` is served; needs prometheus-client.
     """
-    site = QuietSite(_Page(source, has_metrics), reactor, _TIMEOUT)
-    factory: Any = _Limited(site)
-    return typing.cast(ServerFactory, factory)
+    return typing.cast(ServerFactory, _PageSite(_Page(source, has_metrics), reactor))
 
 
-class _Limited(WrappingFactory):
-    noisy = False
+class _PageSite(QuietSite):
+    """Limits the number of connections, and the time of each request."""
+
+    def __init__(self, page: _Page, reactor: Any) -> None:
+        super().__init__(page, reactor)
+        self.protocol = _Channel
+        self.clock: IReactorTime = reactor
+        # In the order of their last answers.
+        self._channels: dict[_Channel, None] = {}
+
+    def join(self, channel: _Channel) -> None:
+        """Add a connection; abort another one if there are too many."""
+        if len(self._channels) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._channels))
+            self.leave(oldest)
+            oldest.abort()
+        self._channels[channel] = None
+
+    def answered(self, channel: _Channel) -> None:
+        """Note that a connection has got an answer."""
+        if channel in self._channels:
+            del self._channels[channel]
+            self._channels[channel] = None
+
+    def leave(self, channel: _Channel) -> None:
+        """Forget a connection."""
+        self._channels.pop(channel, None)
+
+
+class _Channel(HTTPChannel):
+    """A connection that ends if a request takes too long to arrive."""
+
+    site: _PageSite
+    _deadline: IDelayedCall | None = None
+    # Whether a request is awaited: the first one, or one that has begun to arrive.
+    _has_begun = True
+
+    def abort(self) -> None:
+        """End the connection without waiting for the peer."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    # Called by Twisted.
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        return None if len(self.protocols) >= MAX_CONNECTIONS else super().buildProtocol(addr)
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.join(self)
+        self._wait(REQUEST_TIME)
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._wait(REQUEST_TIME)
+        super().dataReceived(data)
+
+    @override
+    def requestDone(self, request: Any) -> None:
+        self._has_begun = False
+        self.site.answered(self)
+        self._wait(IDLE_TIME)
+        super().requestDone(request)
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.leave(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        super().connectionLost(reason)
+
+    def _wait(self, seconds: float) -> None:
+        if self._deadline is None:
+            self._deadline = self.site.clock.callLater(seconds, self._end)
+        else:
+            self._deadline.reset(seconds)
+
+    def _end(self) -> None:
+        self._deadline = None
+        if self._has_begun:
+            self.abort()
+        else:
+            # In order, unless the client does not read the last answer.
+            self._has_begun = True
+            self._wait(REQUEST_TIME)
+            self.loseConnection()
 
 
 class _Page(Resource):

@@ -28,15 +28,14 @@ class QuietSite(Site):
 
     :param resource: answers all requests.
     :param reactor: measures the times.
-    :param timeout: seconds without a byte from the client after which a connection is closed, while
-        no request is answered; None for no limit.
     """
 
     noisy = False
     displayTracebacks = False  # noqa: N815 - an attribute of Twisted's Site
 
-    def __init__(self, resource: IResource, reactor: Any, timeout: float | None = None) -> None:
-        super().__init__(resource, _BodylessRequest, reactor=reactor, timeout=timeout)
+    def __init__(self, resource: IResource, reactor: Any) -> None:
+        # The sites limit the times themselves: each byte would extend Twisted's timeout.
+        super().__init__(resource, _BodylessRequest, reactor=reactor, timeout=None)
         # Twisted's default also accepts HTTP/2, where a WebSocket cannot begin.
         self.protocol: Any = HTTPChannel
 

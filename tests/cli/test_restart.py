@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import socket
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,21 +82,19 @@ def answering(*packets: RestartPacket, started: bool = True) -> Callable[[OldPro
         assert old.read() == Watch()
         old.send(Watching(99))
         if started:
-            wait_for_file("started")
+            wait_for_file("started", old)
         old.send(*packets)
         old.connection.recv(1)
 
     return play
 
 
-def wait_for_file(name: str) -> str:
-    """Return the line of a file that a program writes; an empty one if it does not."""
-    deadline = time.monotonic() + PATIENCE
-    text = ""
-    while not text.endswith("\n") and time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError):
-            text = Path(name).read_text()
-    return text
+def wait_for_file(name: str, old: OldProcess) -> None:
+    """Wait until a program has written a line to a file, or the command has ended."""
+    path = Path(name)
+    while not select.select([old.connection], [], [], 0.001)[0]:
+        if path.exists() and path.read_text().endswith("\n"):
+            return
 
 
 class RestartTests(SynchronousTestCase):
@@ -130,9 +128,8 @@ class RestartTests(SynchronousTestCase):
     def fails(self, script: str, **settings: Any) -> CommandError:
         """Run a restart that fails; the program has ended then."""
         failed: Any = self.assertRaises(CommandError, self.run_command, script, **settings)
-        if Path("started").exists():
-            process = int(Path("started").read_text())
-            self.assertRaises(ProcessLookupError, os.kill, process, 0)
+        if Path("started").exists() and (process := Path("started").read_text().strip()):
+            self.assertRaises(ProcessLookupError, os.kill, int(process), 0)
         error: CommandError = failed
         return error
 
@@ -155,7 +152,7 @@ class RestartTests(SynchronousTestCase):
         def play(old: OldProcess) -> None:
             old.read()
             old.send(Watching(99))
-            wait_for_file("started")
+            wait_for_file("started", old)
             old.send(Restarted(123))
 
         with self.old(play):
@@ -186,9 +183,16 @@ class RestartTests(SynchronousTestCase):
             Path("started").unlink(missing_ok=True)
             Path("control").unlink(missing_ok=True)
             with self.old(answering(packet)):
-                error = self.fails(WAITS)
+                error = self.fails(WAITS, end_timeout=0.1)
             line = "the restart failed: another user; process 99 goes on"
             self.assertEqual((error.line, error.exit_code), (line, 1), f"{packet=}")
+
+    def test_a_program_that_ends_by_itself_may_say_why(self) -> None:
+        """It is not ended before that, and its status is reported."""
+        with self.old(answering(RestartFailed("it has ended"))):
+            error = self.fails("echo $$ > started; sleep 0.1; echo why > said; exit 3")
+        self.assertEqual(error.line, "sh ended with status 3 before it served; process 99 goes on")
+        self.assertTrue(Path("said").exists())
 
     def test_an_unexpected_packet_is_a_failure(self) -> None:
         """Its sender is no old process of a restart."""
@@ -296,7 +300,7 @@ class RestartTests(SynchronousTestCase):
         def play(old: OldProcess) -> None:
             old.read()
             old.send(Watching(99))
-            wait_for_file("started")
+            wait_for_file("started", old)
             old.connection.close()
             with old.accept() as old.connection:
                 old.read()
@@ -312,7 +316,7 @@ class RestartTests(SynchronousTestCase):
         def play(old: OldProcess) -> None:
             old.read()
             old.send(Watching(99))
-            wait_for_file("started")
+            wait_for_file("started", old)
             Path("control").unlink()
 
         with self.old(play):
@@ -322,26 +326,12 @@ class RestartTests(SynchronousTestCase):
         os.kill(process, signal.SIGTERM)
         os.waitpid(process, 0)
 
-    def test_a_pid_file_of_a_running_process_is_refused(self) -> None:
-        """As twistd would; one line says what to write. Other programs may do as they like."""
-        for words, file in (
-            (["twistd", "-n"], "twistd.pid"),
-            (["python", "-m", "/usr/bin/twistd", "--pidfile=a"], "a"),
-            (["twistd", "--pidfile", "a"], "a"),
-        ):
-            Path(file).write_text(str(os.getpid()))
-            error = self.assertRaises(CommandError, self.run_program, *words)
-            self.assertIn(f"{file} is the pid file of process {os.getpid()}", str(error))
-            self.assertIn("--pidfile=", str(error), f"{words=}")
-        Path("stale").write_text("4194304999")
-        for words in (
-            ["twistd", "--pidfile=", "-n"],
-            ["twistd", "--pidfile=stale"],
-            ["twistd", "--pidfile=missing"],
-            ["other", "-n"],
-        ):
-            error = self.assertRaises(CommandError, self.run_program, *words)
-            self.assertIn("no service runs there", str(error), f"{words=}")
+    def test_a_new_process_that_ends_at_once_is_a_failure(self) -> None:
+        """It has taken over, and was killed; the old one serves again."""
+        with self.old(answering(Restarted(123), RestartFailed("it has ended"))):
+            error = self.assertRaises(CommandError, self.run_command, "echo > started")
+        line = "the new process has served, but it has ended; process 99 goes on"
+        self.assertEqual(str(error), line)
 
 
 class EnvironmentTests(SynchronousTestCase):

@@ -35,7 +35,7 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
-_TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 
 
 class Twistd:
@@ -57,7 +57,7 @@ class Twistd:
         self.process = subprocess.Popen(
             [
                 *_passing(inherited),
-                *(sys.executable, "-c", _TWISTD, "--pidfile=", "-n"),
+                *(sys.executable, "-c", TWISTD, "--pidfile=", "-n"),
                 *arguments,
             ],
             cwd=folder,
@@ -147,7 +147,7 @@ class Daemon:
         # A file, not a pipe: a daemon that keeps its output open would keep the pipe open.
         with (self.folder / "output").open("w+") as output, os.fdopen(ended) as end_of_daemon:
             self.status = subprocess.run(
-                [sys.executable, "-c", _TWISTD, *arguments],
+                [sys.executable, "-c", TWISTD, *arguments],
                 cwd=folder,
                 env={**_environment(folder), **environment},
                 stdin=subprocess.DEVNULL,

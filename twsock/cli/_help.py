@@ -168,8 +168,7 @@ options:
   -h, --help          show this help message and exit
 
 COMMAND is started in a session of its own, with the streams of this command,
-and without input. If it is twistd, it needs --pidfile= or another pid file: it
-does not run beside the pid file of the old process.
+and without input.
 
 If COMMAND fails, is too late, or if Ctrl-C ends the wait, then COMMAND is ended
 and the old process goes on. After the restart, the old process ends once its

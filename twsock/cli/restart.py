@@ -56,7 +56,6 @@ def restart(
     :raises CommandError: when the old process goes on, or there is none; the program has ended.
     """
     deadline = time.monotonic() + arguments.timeout
-    _check_pid_file(arguments.command)
     with _Observer(arguments) as observer:
         environment = environment_for(observer.process, os.environ)
         with (
@@ -240,8 +239,8 @@ class _Program:
         if not status:
             return None
         if status > 0:
-            return f"{self.name} ended with status {status}"
-        return f"{self.name} was ended by {signal.Signals(-status).name}"
+            return f"{self.name} ended with status {status} before it served"
+        return f"{self.name} was ended by {signal.Signals(-status).name} before it served"
 
     def release(self) -> None:
         """Let the process outlive this command."""
@@ -249,12 +248,16 @@ class _Program:
         # Otherwise Python warns that the process still runs.
         self._process.returncode = 0
 
+    def wait_for_end(self) -> bool:
+        """Wait some seconds for the end of the process; return whether it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._end_timeout)
+        return self._process.returncode is not None
+
     def _end(self) -> None:
         if self._process.poll() is None:
             self._process.terminate()
-            try:
-                self._process.wait(self._end_timeout)
-            except subprocess.TimeoutExpired:
+            if not self.wait_for_end():
                 self._process.kill()
                 self._process.wait()
 
@@ -323,7 +326,7 @@ class _Wait:
                 raise CommandError(line, EXIT_SIGNAL + number)
             elif self._program.fileno() in ready:
                 if self._program.failure:
-                    raise CommandError(f"{self._program.failure} before it served; {self._fate}")
+                    raise CommandError(f"{self._program.failure}; {self._fate}")
                 # A daemon goes on in a process of its own.
                 self._poll.unregister(self._program)
             elif not ready:
@@ -334,16 +337,35 @@ class _Wait:
         """Read a packet; return the line if the restart has succeeded."""
         packet = self._observer.receive()
         if isinstance(packet, (RestartFailed, RestartRefused)):
-            raise CommandError(f"the restart failed: {packet.reason}; {self._fate}")
+            # The program ends by itself, and may have to say why.
+            self._program.wait_for_end()
+            reason = self._program.failure or f"the restart failed: {packet.reason}"
+            raise CommandError(f"{reason}; {self._fate}")
         if isinstance(packet, Restarted):
             self._program.release()
-            return f"process {packet.process} serves now, {_describe_old(self._observer)}"
+            return f"process {packet.process} serves now, {self._describe_old()}"
         if isinstance(packet, Watching):
             return f"process {packet.process} serves now, process {self._old} has ended"
         if packet is not None:
             raise CommandError(f"the restart failed: unexpected answer {packet}; {self._fate}")
         self._old_has_ended()
         return None
+
+    def _describe_old(self) -> str:
+        """
+        Return what the old process does after the restart.
+
+        :raises CommandError: when the new process has ended meanwhile, and the old one serves.
+        """
+        counts = None
+        with contextlib.suppress(CommandError):
+            counts = self._observer.receive()
+        if isinstance(counts, RestartFailed):
+            raise CommandError(f"the new process has served, but {counts.reason}; {self._fate}")
+        if not isinstance(counts, Moved):
+            return f"process {self._old} drains its connections"
+        connections = "connection" if counts.draining == 1 else "connections"
+        return f"process {self._old} drains {counts.draining} {connections}"
 
     def _old_has_ended(self) -> None:
         """Ask the new process, which may go on alone, and is not ended here."""
@@ -358,49 +380,6 @@ class _Wait:
         except CommandError:
             raise CommandError(f"{has_ended}, and no process has taken over") from None
         self._poll.register(self._observer, select.POLLIN)
-
-
-def _describe_old(observer: _Observer) -> str:
-    """Return what the old process does after the restart."""
-    counts = None
-    # Nothing here may end the process that serves.
-    with contextlib.suppress(CommandError):
-        counts = observer.receive()
-    if not isinstance(counts, Moved):
-        return f"process {observer.process} drains its connections"
-    connections = "connection" if counts.draining == 1 else "connections"
-    return f"process {observer.process} drains {counts.draining} {connections}"
-
-
-def _check_pid_file(command: Sequence[str]) -> None:
-    """
-    Refuse a twistd that would not run beside the pid file of the old process.
-
-    :raises CommandError: with what to do.
-    """
-    programs = [Path(word).name for word in command]
-    if "twistd" not in programs:
-        return
-    name = _pid_file(command[programs.index("twistd") + 1 :])
-    try:
-        process = int(Path(name).read_text())
-    except (OSError, ValueError):
-        return
-    if not Path(f"/proc/{process}").exists():
-        return
-    raise CommandError(
-        f"{name} is the pid file of process {process}, and twistd refuses to run beside it: add "
-        "--pidfile= behind twistd, or another file"
-    )
-
-
-def _pid_file(words: Sequence[str]) -> str:
-    for number, word in enumerate(words):
-        if word.startswith("--pidfile="):
-            return word.partition("=")[2]
-        if word == "--pidfile" and number + 1 < len(words):
-            return words[number + 1]
-    return "twistd.pid"
 
 
 def _environment_of(process: Path) -> dict[str, str]:

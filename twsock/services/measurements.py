@@ -57,6 +57,8 @@ class Measurement:
 #: Counter of `Counters` → name without the prefix, meaning.
 _STREAM_COUNTERS: Final = {
     "accepted": ("connections", "Accepted connections."),
+    "taken": ("connections_taken", "Connections taken over from another process."),
+    "given": ("connections_given", "Connections given to another process."),
     "refused": ("connections_refused", "Connections refused because of a limit on their number."),
     "messages": ("messages_received", "Whole messages received."),
     "messages_sent": ("messages_sent", "Whole messages sent or queued."),
@@ -110,7 +112,7 @@ def measure_streams(factory: StreamServerFactory) -> Iterator[Measurement]:
     """
     group = factory.group
     by_endpoint = group.by_endpoint()
-    if len(by_endpoint) > 1 and not group.counters.accepted:
+    if len(by_endpoint) > 1 and not group.counters.accepted and not group.counters.taken:
         del by_endpoint[""]
     buffered = _buffered(group.buffer_limit)
     now = group.clock.seconds()
@@ -149,7 +151,7 @@ def _measure_counters(
     meaning = "Seconds of all full outputs together."
     yield _counter("output_paused_seconds", meaning, labels, counters.seconds_full(now))
     yield _gauge("full_outputs", "Outputs that are full now.", labels, counters.full)
-    is_open = counters.accepted - counters.ended
+    is_open = counters.accepted + counters.taken - counters.ended
     yield _gauge("open_connections", "Open connections.", labels, is_open)
 
 

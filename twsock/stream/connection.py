@@ -34,6 +34,7 @@ from twsock.stream.descriptor import (
     hung_up,
     is_shaking_hands,
     is_writable,
+    plain_socket,
     secured_by,
     unread_input,
 )
@@ -43,6 +44,7 @@ from twsock.stream.transport import HIGH_WATER
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import adopt_engine
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+from twsock.wire.proxy_header import ProxyHeader
 
 __all__ = ["FIRST_MESSAGE_TIME", "FULL_READ", "Connection", "ReportsEnds"]
 
@@ -299,25 +301,46 @@ class Connection(EndingTransport):
 
     # The hand-over.
 
-    def copy_socket(self) -> socket.socket:
-        """
-        Return a copy of the socket for `detach`; the connection does not change.
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """The PROXY header in front of the bytes of a `twsock.stream.ProxyEndpoint`; or None."""
+        header: ProxyHeader | None = getattr(self._transport, "proxy_header", None)
+        return header
 
+    def check_detachable(self, *, with_header: bool = False) -> socket.socket:
+        """
+        Return the socket, if `detach` is possible now.
+
+        :param with_header: whether the next owner gets `proxy_header`, too. Otherwise a connection
+            that has one cannot be detached: its addresses would be lost.
         :raises LocalProtocolError: when the connection cannot be detached.
-        :raises SocketError: when no descriptor is free.
         """
         transport = self._transport
         if self.is_held or self.carries_tls:
             raise LocalProtocolError("cannot detach: the connection carries TLS")
-        if self._socket is None:
+        below = self._socket
+        if below is None and with_header and self.proxy_header is not None:
+            below = plain_socket(transport.transport)
+        if below is None:
             raise LocalProtocolError("cannot detach: the transport is no plain socket")
         if transport.disconnecting or transport._aborting:
             raise LocalProtocolError("cannot detach: the transport was closed")
         if transport.producer not in (None, self._watch):
             raise LocalProtocolError("cannot detach: the transport has a producer")
         follow(self._state, Event.DETACH, Carrier.TCP)
+        return below
+
+    def copy_socket(self, *, with_header: bool = False) -> socket.socket:
+        """
+        Return a copy of the socket for `detach`; the connection does not change.
+
+        :param with_header: see `check_detachable`.
+        :raises LocalProtocolError: when the connection cannot be detached.
+        :raises SocketError: when no descriptor is free.
+        """
+        below = self.check_detachable(with_header=with_header)
         try:
-            return self._socket.dup()
+            return below.dup()
         except OSError as error:
             raise SocketError.from_exception(error) from error
 
@@ -333,7 +356,7 @@ class Connection(EndingTransport):
         """
         self._follow(Event.DETACH)
         written, self._pending = self._pending or (), None
-        queued = leave_socket(self._transport)
+        queued = leave_socket(self._descriptor)
         return DetachedConnection(copy, unread, b"".join((queued, *written, unsent)))
 
     # The end.

@@ -39,12 +39,25 @@ class ConnectionLog:
         self._clock = clock
         self._begun: dict[object, float] = {}
 
-    def begin(self, protocol: object) -> None:
-        """Note when a connection began."""
-        self._begun[protocol] = self._clock.seconds()
+    def begin(self, protocol: object, age: float = 0.0) -> None:
+        """
+        Note when a connection began.
+
+        :param age: seconds for which it was open in other processes.
+        """
+        self._begun[protocol] = self._clock.seconds() - age
+
+    def age_of(self, protocol: object) -> float | None:
+        """Return for how many seconds a connection is open; None if it began before the log."""
+        begun = self._begun.get(protocol)
+        return None if begun is None else self._clock.seconds() - begun
 
     def forget(self, protocol: object) -> None:
-        """Log no line for a connection that leaves without an end: it was detached."""
+        """
+        Log no line for a connection that leaves without an end: it was detached.
+
+        If it was moved to another process, that process logs its end.
+        """
         self._begun.pop(protocol, None)
 
     def end(

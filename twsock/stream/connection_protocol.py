@@ -29,6 +29,7 @@ from twsock.stream.connection import Connection
 from twsock.stream.descriptor import describe_peer, find_descriptor
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.handler_errors import end_with_failure
+from twsock.stream.moving_record import MovingRecord
 from twsock.stream.registry import ConnectionRegistry
 from twsock.stream.transport import HIGH_WATER
 from twsock.tls.certificates import Certificate
@@ -79,11 +80,21 @@ class ConnectionProtocol(Protocol):
     _is_cancelled = False
     # Bytes of the connection's earlier owner, which are sent first.
     _unsent_before = b""
+    # What the earlier owner knew, until the connection continues here.
+    _moved: MovingRecord | None = None
 
     # Overridden by applications.
 
     def connection_made(self) -> None:
         """The connection is open; called once, before any message."""
+
+    def connection_resumed(self) -> None:
+        """
+        The connection was moved here; called once, instead of `connection_made`.
+
+        Only a connection that `StreamServerFactory.resume` continues with a state is resumed, after
+        ``import_state``. The earlier owner has sent what `connection_made` sends.
+        """
 
     def connection_lost(self, error: SocketError | None) -> None:
         """
@@ -310,13 +321,17 @@ class ConnectionProtocol(Protocol):
             high_water=self.high_water,
             buffer_limit=group.buffer_limit,
         )
-        counters = stream.counters = group.counters_of(stream.port)
+        moved = self._moved
+        counters = group.counters_of(stream.port, "" if moved is None else moved.endpoint)
         is_counted = group.address_limit is not None
-        group.join(self, host_of(self._transport.getPeer()) if is_counted else None, counters)
+        host = host_of(self._transport.getPeer()) if is_counted else None
+        group.join(self, host, counters, moved)
         if self._unsent_before:
             stream.write(self._unsent_before)
             self._unsent_before = b""
             stream.send()
+        # From here on: the earlier owner has counted the bytes above.
+        stream.counters = counters
         return stream
 
     def _join_group(self) -> ConnectionRegistry:
@@ -328,7 +343,7 @@ class ConnectionProtocol(Protocol):
     def _announce(self) -> None:
         if self._is_unannounced:
             self._is_unannounced = False
-        self._call_hook(self.connection_made)
+        self._call_hook(self.connection_made if self._moved is None else self.connection_resumed)
 
     def readConnectionLost(self) -> None:
         """Report the end of the peer's output to the connection."""

@@ -20,8 +20,12 @@ __all__ = ["NOT_COUNTED", "Counters"]
 class Counters:
     """Numbers of connections, messages and errors since the start of a server."""
 
-    #: Connections that joined.
+    #: Connections that were accepted.
     accepted: int = 0
+    #: Connections taken over from another process.
+    taken: int = 0
+    #: Connections given to another process.
+    given: int = 0
     #: Connections refused because a limit on their number was reached.
     refused: int = 0
     #: Whole frames, lines or WebSocket messages received.
@@ -49,7 +53,7 @@ class Counters:
     upgrade_failures: dict[str, int] = field(default_factory=dict)
     #: Seconds of the handshakes of completed upgrades, from the ClientHello on.
     handshake_seconds: Histogram = field(default_factory=Histogram)
-    #: Connections that left, in whatever way; ``accepted - ended`` connections are open.
+    #: Connections that left, in whatever way; ``accepted + taken - ended`` connections are open.
     ended: int = 0
     #: Whole frames, lines or WebSocket messages written.
     messages_sent: int = 0
@@ -73,6 +77,11 @@ class Counters:
         for each in fields(self):
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
             setattr(self, each.name, _add(mine, theirs))
+
+    def returned(self) -> None:
+        """Count a connection that nobody took: it has left, and was taken over from nobody."""
+        self.taken -= 1
+        self.ended -= 1
 
     def upgraded(self, seconds: float) -> None:
         """Count an upgrade to TLS that is done, with the seconds of its handshake."""

@@ -39,6 +39,13 @@ class FrameEcho(_Echo, FrameProtocol):
     def frame_received(self, payload: bytes) -> None:
         self.send_frame(payload)
 
+    def export_state(self) -> bytes:
+        """Return nothing: all that a connection holds are its bytes."""
+        return b""
+
+    def import_state(self, state: bytes) -> None:
+        """Restore nothing."""
+
 
 class LineEcho(_Echo, LineProtocol):
     """Sends each line back once it is complete, always ended by CRLF."""
@@ -46,6 +53,13 @@ class LineEcho(_Echo, LineProtocol):
     @override
     def line_received(self, line: bytes) -> None:
         self.send_line(line)
+
+    def export_state(self) -> bytes:
+        """Return nothing: all that a connection holds are its bytes."""
+        return b""
+
+    def import_state(self, state: bytes) -> None:
+        """Restore nothing."""
 
 
 class FrameEchoFactory(StreamServerFactory):

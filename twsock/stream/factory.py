@@ -8,6 +8,7 @@ at the limit on connections, further peers wait in the kernel's queue and are no
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 
+from twsock.handover.detached import DetachedConnection
 from twsock.ip.addresses import describe_address, host_of
 from twsock.log import TextLogger
 from twsock.stream.counters import Counters
@@ -31,6 +33,7 @@ from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.stream.listening.server_transport import make_small_transports
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionRegistry
+from twsock.stream.resuming import RestoredConnection, can_move, restore
 from twsock.stream.upgrade import UpgradeToSsl
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]
@@ -152,6 +155,41 @@ class StreamServerFactory(ServerFactory):
         self._gates.clear()
         return ensureDeferred(self.group.drain(timeout))
 
+    def movable(self) -> list[StreamProtocol]:
+        """Return the connections that can move to another process now, see `MovableProtocol`."""
+        members = typing.cast("tuple[StreamProtocol, ...]", self.group.members)
+        return [member for member in members if can_move(member)]
+
+    def restore(self, state: bytes) -> RestoredConnection[StreamProtocol]:
+        """
+        Check the state of a connection that another process offers, and restore its protocol.
+
+        :param state: of `twsock.stream.moving.give_connections`; empty for none.
+        :returns: continues the connection, once it is this process's own.
+        :raises SocketError: when this server cannot continue such a connection, or ``import_state``
+            raised an error.
+        """
+        protocol = self._build()
+        return RestoredConnection(
+            self.group.clock, protocol, restore(protocol, state) if state else None
+        )
+
+    def resume(self, detached: DetachedConnection, state: bytes = b"") -> StreamProtocol:
+        """
+        Continue a connection that was detached; it becomes one of this server.
+
+        It is accepted above ``max_connections`` and ``max_connections_per_address``, and counts for
+        both. With a state, ``import_state`` and ``connection_resumed`` of the new protocol are
+        called, and otherwise ``connection_made``. Then the unsent bytes are sent, and the unread
+        ones are handled.
+
+        :param detached: the connection; its socket belongs to the new protocol.
+        :param state: of `twsock.stream.moving.give_connections`.
+        :raises SocketError: as `restore`, and when the connection has ended. ``detached`` is
+            unchanged then.
+        """
+        return self.restore(state).resume(detached)
+
     # Called by Twisted.
 
     @override
@@ -163,9 +201,13 @@ class StreamServerFactory(ServerFactory):
             return None
         if group.address_limit is not None and not group.admits(host_of(addr)):
             return None
+        return self._build()
+
+    def _build(self) -> StreamProtocol:
+        """Make a protocol with the limits of this factory."""
         protocol = self._protocol_class()
         protocol.factory = self
-        protocol.group = group
+        protocol.group = self.group
         # A value that equals that of the class is not stored, which saves 8 bytes a connection.
         if protocol.close_timeout != self.close_timeout:
             protocol.close_timeout = self.close_timeout

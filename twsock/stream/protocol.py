@@ -58,9 +58,7 @@ class StreamProtocol(DetachableProtocol):
     _handler: Deferred[Any] | None = None
     _is_delivering = False
     _early = b""
-    _is_stalled = False
     _drain: Drain | None = None  # Set by `drain`.
-    _received = _messages = 0
 
     # Overridden by applications.
 
@@ -230,6 +228,7 @@ class StreamProtocol(DetachableProtocol):
             return stream.is_open
         return self._hold_back(stream, room, is_answer)
 
+    @override
     def _hold_back(self, stream: Connection, room: int, is_answer: bool = False) -> bool:
         """Handle a send of which bytes are left; return as `_flush` does."""
         stream.note_buffered()

@@ -25,6 +25,7 @@ from twsock.stream.connection_log import ConnectionLog
 from twsock.stream.counters import Counters
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
+from twsock.stream.moving_record import MovingRecord
 from twsock.waiters import Waiters
 
 __all__ = ["ConnectionGroup", "ConnectionRegistry", "Member", "TimedMember"]
@@ -141,9 +142,19 @@ class ConnectionRegistry(Generic[M]):
         counters = self._ports[port] = self._counters.setdefault(endpoint, Counters())
         return counters
 
-    def counters_of(self, port: object | None) -> Counters:
-        """Return the counters of a port; those without a port for any other object."""
-        return self.counters if port is None else self._ports.get(port, self.counters)
+    def counters_of(self, port: object | None, endpoint: str = "") -> Counters:
+        """
+        Return the counters of a port; those without a port for any other object.
+
+        :param endpoint: the name of the port, if another process had it.
+        """
+        if port is None:
+            return self._counters.get(endpoint, self.counters)
+        return self._ports.get(port, self.counters)
+
+    def endpoint_of(self, counters: Counters) -> str:
+        """Return the name of the port that has these counters; empty for those without a port."""
+        return next((name for name, own in self._counters.items() if own is counters), "")
 
     def by_endpoint(self) -> dict[str, Counters]:
         """
@@ -171,24 +182,42 @@ class ConnectionRegistry(Generic[M]):
         (counters or self.counters).refused += 1
         return False
 
-    def join(self, member: M, host: str | None = None, counters: Counters | None = None) -> None:
+    def join(
+        self,
+        member: M,
+        host: str | None = None,
+        counters: Counters | None = None,
+        moved: MovingRecord | None = None,
+    ) -> None:
         """
         Add a connection, and start its idle timeout.
 
         :param host: the address of its peer; None if it has none.
         :param counters: those of its port; None for those without a port.
+        :param moved: what its earlier owner knew; None if it was accepted now.
         """
         self._members[member] = None
         if self.address_limit is not None:
             self.address_limit.add(member, host)
-        (counters or self.counters).accepted += 1
+        if moved is None:
+            (counters or self.counters).accepted += 1
+        else:
+            (counters or self.counters).taken += 1
         if self.connection_log is not None:
-            self.connection_log.begin(member)
+            self.connection_log.begin(member, 0.0 if moved is None else moved.age or 0.0)
         if self.idle_timeout is not None:
             timed: Any = member  # A cast would be a call.
             timed.active_tick = self.tick
+            if moved is not None:
+                timed.active_tick -= int(moved.idle / (self.idle_timeout / 2))
             if self._ticking is None:
                 self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
+
+    def idle_time(self, member: Any) -> float:
+        """Return for how many seconds a connection is idle, at least; 0 without a timeout."""
+        if self.idle_timeout is None:
+            return 0.0
+        return float((self.tick - member.active_tick) * self.idle_timeout / 2)
 
     def leave(self, member: M, counters: Counters | None = None) -> None:
         """

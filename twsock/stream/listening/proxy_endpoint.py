@@ -16,27 +16,26 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
-    IHalfCloseableProtocol,
     IListeningPort,
     IProtocolFactory,
     IProtocolNegotiationFactory,
     IStreamServerEndpoint,
 )
-from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import alsoProvides, directlyProvides, implementer, providedBy
+from zope.interface import alsoProvides, implementer
 
 from twsock.errors import RemoteProtocolError
 from twsock.log import RateLimitedLogger, TextLogger
 from twsock.stream.descriptor import describe_path
-from twsock.wire.proxy_header import ProxyHeader, ProxyHeaderDecoder
+from twsock.stream.listening.proxied_connection import ProxiedConnection, ProxiedTransport
+from twsock.wire.proxy_header import ProxyHeaderDecoder
 
 __all__ = ["DEFAULT_HEADER_TIMEOUT", "LOOPBACK", "Network", "ProxyEndpoint", "parse_networks"]
 
@@ -194,55 +193,14 @@ class _Refused(Protocol):
         transport.abortConnection()
 
 
-class _ProxiedTransport:
-    """
-    The transport of a connection behind a proxy: the real transport with the client's addresses.
-
-    :ivar wrappedProtocol: the application's protocol; None after the connection is lost. Twisted's
-        wrappers use the same name; an upgrade to TLS sets its engine there.
-    """
-
-    def __init__(self, transport: Any, header: ProxyHeader) -> None:
-        self.transport = transport
-        self.wrappedProtocol: Any = None
-        self._peer = _address(header.source, header.is_datagram)
-        self._host = _address(header.destination, header.is_datagram)
-        directlyProvides(self, providedBy(transport))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.transport, name)
-
-    def getPeer(self) -> IAddress:
-        """Return the address of the client."""
-        peer: IAddress = self._peer or self.transport.getPeer()
-        return peer
-
-    def getHost(self) -> IAddress:
-        """Return the address that the client connected to."""
-        host: IAddress = self._host or self.transport.getHost()
-        return host
-
-
-@implementer(IHalfCloseableProtocol)
-class _ProxiedConnection(Protocol):
-    """
-    Receives the bytes of a connection: decodes its header, then passes the rest to a protocol.
-
-    TLS or a WebSocket may replace the protocol above this one. So a half-close is passed to the
-    protocol that is there at that time; it need not support half-closes.
-
-    Unlike Twisted's wrapper this is not a transport too. A TLS engine copies the interfaces of the
-    transport below it, and must not appear to support half-closes for that reason.
-    """
+class _ProxiedConnection(ProxiedConnection):
+    """Receives the bytes of a connection: decodes its header, then passes the rest on."""
 
     factory: Any
-    transport: Any
 
     def __init__(self, factory: _ProxyFactory) -> None:
         self.factory = factory
         self._decoder = ProxyHeaderDecoder()
-        # None until the header is whole, and after the end.
-        self._upper: _ProxiedTransport | None = None
         self._has_begun = False
         self._is_over = False
         self._deadline: IDelayedCall | None = None
@@ -268,30 +226,13 @@ class _ProxiedConnection(Protocol):
 
     @override
     def connectionLost(self, reason: Failure | None = None) -> None:
-        upper, self._upper = self._upper, None
-        if upper is not None:
-            # Otherwise both would refer to each other.
-            receiver, upper.wrappedProtocol = upper.wrappedProtocol, None
-            receiver.connectionLost(reason)
+        if self._upper is not None:
+            super().connectionLost(reason)
         elif self._has_begun and not self._is_over:
             # A peer that has sent nothing only checked whether the port is open.
             self._note("cut off", "it closed the connection within its PROXY header")
         self._stop_waiting()
         self._is_over = True
-
-    def readConnectionLost(self) -> None:
-        """Report the end of the input; close if the protocol does not support half-closes."""
-        receiver = self._half_closing()
-        if receiver is None:
-            self.transport.connectionLost(Failure(CONNECTION_DONE))
-        else:
-            receiver.readConnectionLost()
-
-    def writeConnectionLost(self) -> None:
-        """Report the end of the output to the protocol."""
-        receiver = self._half_closing()
-        if receiver is not None:
-            receiver.writeConnectionLost()
 
     # Called by the factory.
 
@@ -316,9 +257,9 @@ class _ProxiedConnection(Protocol):
             self._end()
             return
         if header is not None:
-            self._hand_over(_ProxiedTransport(self.transport, header))
+            self._hand_over(ProxiedTransport(self.transport, header))
 
-    def _hand_over(self, upper: _ProxiedTransport) -> None:
+    def _hand_over(self, upper: ProxiedTransport) -> None:
         built = self.factory.wrapped.buildProtocol(upper.getPeer())
         if built is None:
             # The factory refused the connection; it logs the reason itself.
@@ -326,9 +267,7 @@ class _ProxiedConnection(Protocol):
             return
         self._stop_waiting()
         rest = self._decoder.take_buffered()
-        upper.wrappedProtocol = built
-        self._upper = upper
-        built.makeConnection(upper)
+        self.connect_above(upper, built)
         # The protocol may have closed the connection; `dataReceived` then drops the bytes.
         if rest:
             self.dataReceived(rest)
@@ -352,20 +291,6 @@ class _ProxiedConnection(Protocol):
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()
-
-    def _half_closing(self) -> Any:
-        receiver = None if self._upper is None else self._upper.wrappedProtocol
-        return receiver if IHalfCloseableProtocol.providedBy(receiver) else None
-
-
-def _address(address: tuple[str, int] | bytes | None, is_datagram: bool) -> IAddress | None:
-    if address is None:
-        return None
-    if isinstance(address, bytes):
-        return UNIXAddress(address or None)
-    host, port = address
-    kind = IPv6Address if ":" in host else IPv4Address
-    return kind("UDP" if is_datagram else "TCP", host, port)
 
 
 def _describe(peer: Any) -> str:

@@ -9,11 +9,18 @@ that of `twsock.reactor` need the prefix for each event.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+from twisted.internet import unix
 from twisted.internet.tcp import Server
 
-__all__ = ["QuietServerTransport", "ServerTransport", "make_small_transports"]
+__all__ = [
+    "QuietServerTransport",
+    "ServerTransport",
+    "connect_socket",
+    "make_small_transports",
+]
 
 
 class ServerTransport(Server):
@@ -55,3 +62,27 @@ def make_small_transports(port: Any) -> None:
     if getattr(port, "transport", None) is Server:
         sets_context = getattr(port.reactor, "sets_log_context", True)
         port.transport = ServerTransport if sets_context else QuietServerTransport
+
+
+def connect_socket(reactor: Any, connection: socket.socket, protocol: Any) -> None:
+    """
+    Connect a protocol to a connected socket, which belongs to the transport from now on.
+
+    ``adoptStreamConnection`` would use a copy, and so fail in a process that has no descriptor
+    left.
+
+    :param connection: TCP or UNIX.
+    :raises OSError: when it is not connected. It is then unchanged, except for being non-blocking.
+    """
+    connection.setblocking(False)
+    peer = connection.getpeername()
+    transport: Any
+    if connection.family == socket.AF_UNIX:
+        transport = unix.Server(connection, protocol, peer, None, 0, reactor)
+        transport.repstr = f"<{type(protocol).__name__} on {connection.getsockname()!r}>"
+    else:
+        kind = ServerTransport
+        if not getattr(reactor, "sets_log_context", True):
+            kind = QuietServerTransport
+        transport = kind(connection, protocol, peer, None, peer[1], reactor)  # type: ignore[arg-type]
+    protocol.makeConnection(transport)

@@ -1,0 +1,96 @@
+"""The connections of a server move through channels, on every reactor."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from tests.loopback.contract import OnEveryReactor, failure_of
+from twsock.handover import DetachedConnection
+from twsock.handover.channel import HandoverError, give
+from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
+from twsock.stream.moving import GivenConnections, give_connections, take_connection
+from twsock.wire import encode_frame
+
+#: More than are under way at once.
+CONNECTIONS = 70
+
+
+class Offering:
+    """Offers each connection over a channel of its own, whose other end a server takes from."""
+
+    def __init__(self, reactor: Any, taker: StreamServerFactory) -> None:
+        self.reactor = reactor
+        self.taker = taker
+        self.taken: list[Deferred[Any]] = []
+
+    def __call__(self, detached: DetachedConnection, record: bytes, /) -> Deferred[None]:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.taken.append(take_connection(self.taker, there))
+        return give(self.reactor, here, detached, application=record)
+
+
+class MovingTests(OnEveryReactor):
+    """`give_connections` and `take_connection`."""
+
+    def connect(self, factory: StreamServerFactory) -> socket.socket:
+        """Return the peer of a new connection."""
+        here, peer = socket.socketpair()
+        peer.settimeout(10)
+        factory.resume(DetachedConnection(here))
+        return peer
+
+    async def end(
+        self, reactor: Any, factory: StreamServerFactory, peers: list[socket.socket]
+    ) -> None:
+        """Each peer gets its answer, and then ends its connection."""
+        while factory.counters.messages < len(peers):
+            await deferLater(reactor, 0)
+        for peer in peers:
+            self.assertEqual(peer.recv(100), encode_frame(b"question"))
+            peer.close()
+        while len(factory.group):
+            await deferLater(reactor, 0)
+
+    def test_all_connections_move_with_their_bytes(self) -> None:
+        """Each one is answered by the server that took it."""
+
+        async def work(reactor: Any) -> None:
+            old, new = FrameEchoFactory(reactor), FrameEchoFactory(reactor)
+            peers = [self.connect(old) for _ in range(CONNECTIONS)]
+            offering = Offering(reactor, new)
+            for peer in peers:
+                peer.send(encode_frame(b"question")[:5])
+            given = await give_connections(old, offering)
+            self.assertEqual(given, GivenConnections(CONNECTIONS, 0))
+            await gatherResults(offering.taken)
+            self.assertEqual((len(old.group), len(new.group)), (0, CONNECTIONS))
+            self.assertEqual(new.counters.taken, CONNECTIONS)
+            for peer in peers:
+                peer.send(encode_frame(b"question")[5:])
+            await self.end(reactor, new, peers)
+
+        self.conduct(work)
+
+    def test_a_server_of_another_format_takes_nothing(self) -> None:
+        """The connections continue where they were."""
+
+        async def work(reactor: Any) -> None:
+            old, new = FrameEchoFactory(reactor), LineEchoFactory(reactor)
+            peer = self.connect(old)
+            offering = Offering(reactor, new)
+            given = await give_connections(old, offering)
+            error = await failure_of(offering.taken[0])
+            self.assertIsInstance(error, HandoverError)
+            self.assertIn("FrameEcho, served is twsock.stream.echo.LineEcho", str(error))
+            self.assertEqual(given, GivenConnections(0, 1))
+            peer.send(encode_frame(b"question"))
+            await self.end(reactor, old, [peer])
+
+        self.conduct(work)
+
+
+globals().update(MovingTests.makeTestCaseClasses())

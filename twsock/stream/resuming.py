@@ -1,0 +1,181 @@
+"""
+Protocols that move with their state: connection → **resuming** → connection of another process.
+
+A connection moves between two messages. `take_out` exports the state of its protocol, and detaches
+it. In the other process `restore` gives the state to a new protocol of the same class, and
+`RestoredConnection` continues the connection with it. Used by
+`twsock.protocols.StreamServerFactory` and `twsock.stream.moving`. Holds nothing.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Generic, TypeVar
+
+from twsock.errors import LocalProtocolError, SocketError
+from twsock.handover.detached import DetachedConnection
+from twsock.log import TextLogger
+from twsock.stream.detaching import DetachableProtocol, name_of
+from twsock.stream.listening.proxied_connection import MovedProxiedConnection
+from twsock.stream.listening.server_transport import connect_socket
+from twsock.stream.moving_record import (
+    MovingRecord,
+    decode_record,
+    encode_record,
+)
+from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
+
+__all__ = [
+    "MovableProtocol",
+    "RestoredConnection",
+    "can_move",
+    "check_movable",
+    "restore",
+    "take_out",
+]
+
+P = TypeVar("P", bound=DetachableProtocol)
+
+_log = TextLogger()
+
+
+class MovableProtocol(typing.Protocol):
+    """
+    A protocol that moves to another process, since the body of its own class has both methods.
+
+    A subclass has to define both again: it may have state of its own, which would be lost.
+    """
+
+    def export_state(self) -> bytes:
+        """
+        Return what the next process must know, at most 64 KiB.
+
+        Called between two messages, and before `connection_lost`. The connection stays in this
+        process if the call raises, and may stay if no process takes it. So this changes nothing.
+        """
+
+    def import_state(self, state: bytes) -> None:
+        """
+        Restore the state; called before the protocol is connected.
+
+        Messages can be sent from ``connection_resumed`` on. If this call raises, the connection
+        stays in the other process.
+        """
+
+
+def can_move(protocol: object) -> bool:
+    """Return whether a connection can move to another process now; see `check_movable`."""
+    try:
+        check_movable(protocol)
+    except SocketError:
+        return False
+    return True
+
+
+def check_movable(protocol: object) -> None:
+    """
+    Check that a connection can move to another process now.
+
+    :raises LocalProtocolError: when the class of the protocol does not declare both methods of
+        `MovableProtocol`; when it has to become secure first; otherwise as
+        ``StreamProtocol.detach``.
+    :raises ClosedError: when it was closed or lost.
+    """
+    if not _declares_state(type(protocol)):
+        raise LocalProtocolError(
+            f"{name_of(type(protocol))} does not define export_state and import_state itself"
+        )
+    member = typing.cast(Any, protocol)
+    if _needs_tls(member.upgrade):
+        raise LocalProtocolError("TLS is required, and it has none yet")
+    member.check_detachable(with_header=True)
+
+
+def take_out(protocol: DetachableProtocol) -> tuple[DetachedConnection, bytes]:
+    """
+    Export the state of a protocol, and detach it.
+
+    :returns: the connection and its record, for `restore` and `RestoredConnection`.
+    :raises SocketError: as `check_movable`; when the state is too large; when no descriptor is
+        free. The connection is unchanged then. An error of ``export_state`` is raised as it is.
+    """
+    check_movable(protocol)
+    state = typing.cast(MovableProtocol, protocol).export_state()
+    if not isinstance(state, bytes):
+        raise TypeError(f"export_state returns bytes, not {type(state).__name__}")
+    record = encode_record(protocol.describe_move(state))
+    return protocol.leave(with_header=True), record
+
+
+def restore(protocol: DetachableProtocol, data: bytes) -> MovingRecord:
+    """
+    Restore the state of a connection that arrives; its protocol is not connected yet.
+
+    :param protocol: a new one, for which all limits are set.
+    :param data: the record of `take_out`.
+    :raises RemoteProtocolError: when this is no record of this version.
+    :raises LocalProtocolError: when the protocol is of another class, or needs TLS; when
+        ``import_state`` raised an error, which is logged. A `SocketError` is raised as it is.
+    """
+    record = decode_record(data)
+    kind = type(protocol)
+    if record.protocol != name_of(kind) or not _declares_state(kind):
+        raise LocalProtocolError(f"a connection of {record.protocol}, served is {name_of(kind)}")
+    if _needs_tls(typing.cast(Any, protocol).upgrade):
+        raise LocalProtocolError("TLS is required, and the connection has none")
+    try:
+        typing.cast(MovableProtocol, protocol).import_state(record.state)
+    except SocketError:
+        raise
+    except Exception as error:
+        _log.failure("import_state of {kind} failed", kind=record.protocol)
+        # Without the text of the error, which may have bytes of the state.
+        what = f"import_state of {record.protocol} raised {type(error).__name__}"
+        raise LocalProtocolError(what) from error
+    return record
+
+
+class RestoredConnection(Generic[P]):
+    """
+    Continues one connection with a protocol whose state was restored.
+
+    :param reactor: runs the connection.
+    :param protocol: a new one, not connected.
+    :param record: of `restore`; None if the connection has no state.
+    """
+
+    def __init__(self, reactor: Any, protocol: P, record: MovingRecord | None) -> None:
+        self._reactor = reactor
+        self._protocol = protocol
+        self._record = record
+
+    def resume(self, detached: DetachedConnection) -> P:
+        """
+        Connect the protocol; called once.
+
+        :raises SocketError: when the connection has ended. It is unchanged then.
+        """
+        protocol, record = self._protocol, self._record
+        below: Any = protocol
+        protocol.continue_from(record, detached.unsent)
+        if record is not None and record.header is not None:
+            below = MovedProxiedConnection(record.header, protocol)
+        try:
+            connect_socket(self._reactor, detached.socket, below)
+        except OSError as error:
+            raise SocketError.from_exception(error) from error
+        protocol.continue_input(detached.unread)
+        return protocol
+
+
+def _declares_state(kind: type[object]) -> bool:
+    own = vars(kind)
+    return "export_state" in own and "import_state" in own
+
+
+def _needs_tls(upgrade: UpgradeToSsl | None) -> bool:
+    # A connection that has TLS cannot move for that reason.
+    return upgrade is not None and upgrade.policy in (
+        UpgradePolicy.REQUIRED,
+        UpgradePolicy.IMPLICIT,
+    )

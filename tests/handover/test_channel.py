@@ -138,7 +138,7 @@ class ChannelTests(OnEveryReactor):
             for name, data, descriptors in (
                 ("a foreign program", b"GET / HTTP/1.1", [near.fileno()]),
                 ("another version", b"TWHO\x07\x01", [near.fileno()]),
-                ("too long", b"TWHO\x01\x03" + bytes(300), []),
+                ("too long", b"TWHO\x02\x03" + bytes(300), []),
                 ("no descriptor", offer, []),
                 ("one descriptor", offer, [near.fileno()]),
                 ("three descriptors", offer, [near.fileno()] * 3),
@@ -153,7 +153,7 @@ class ChannelTests(OnEveryReactor):
                     socket.send_fds(here, [data], descriptors)
                     error = await failure_of(taking)
                     self.assertIsInstance(error, HandoverError, name)
-                    self.assertTrue(here.recv(256).startswith(b"TWHO\x01\x03"), name)
+                    self.assertTrue(here.recv(256).startswith(b"TWHO\x02\x03"), name)
                 expected = 0 if name == "an answer without an offer" else 1
                 self.assertEqual(len(events), expected, name)
             near.close()
@@ -171,7 +171,7 @@ class ChannelTests(OnEveryReactor):
                 here, there = channel_pair()
                 giving = give(reactor, here, detached, timeout=0.05)
                 if name == "refusal":
-                    there.send(b"TWHO\x01\x03full")
+                    there.send(b"TWHO\x02\x03full")
                 elif name == "end":
                     there.close()
                 elif name == "cancel":

@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.handover.test_datagram_state import STATES
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.handover import records
+from twsock.handover.datagram_state import DatagramState
 from twsock.handover.records import (
+    KINDS,
     MAX_PACKET,
     MAX_STATE,
     Accepted,
@@ -16,6 +19,7 @@ from twsock.handover.records import (
     Offer,
     Packet,
     Refused,
+    SocketKind,
     Withdrawn,
     decode_packet,
     decode_state,
@@ -23,9 +27,13 @@ from twsock.handover.records import (
     encode_state,
 )
 
-_SIZES = st.integers(min_value=0, max_value=MAX_STATE)
+OFFERS = st.sampled_from(KINDS).flatmap(
+    lambda kind: st.builds(
+        Offer, st.integers(0, MAX_STATE), st.just(kind), st.integers(1, kind.most_sockets)
+    )
+)
 PACKETS: st.SearchStrategy[Packet] = st.one_of(
-    _SIZES.map(Offer),
+    OFFERS,
     st.just(Accepted()),
     st.just(Withdrawn()),
     st.text(max_size=40).filter(lambda text: text.isprintable()).map(Refused),
@@ -37,17 +45,17 @@ class PacketTests(SynchronousTestCase):
 
     def test_the_bytes_are_those_of_the_page(self) -> None:
         """See docs/wire/handover.rst."""
-        self.assertEqual(encode_packet(Offer(258)).hex(), "5457484f01010000000000000102")
-        self.assertEqual(encode_packet(Accepted()).hex(), "5457484f0102")
-        self.assertEqual(encode_packet(Refused("no")).hex(), "5457484f01036e6f")
-        self.assertEqual(encode_packet(Withdrawn()).hex(), "5457484f0104")
+        self.assertEqual(encode_packet(Offer(258)).hex(), "5457484f020101010000000000000102")
+        self.assertEqual(encode_packet(Accepted()).hex(), "5457484f0202")
+        self.assertEqual(encode_packet(Refused("no")).hex(), "5457484f02036e6f")
+        self.assertEqual(encode_packet(Withdrawn()).hex(), "5457484f0204")
 
     @given(PACKETS)
     def test_a_packet_survives_the_way(self, packet: Packet) -> None:
         """The bytes of a packet are that packet."""
         self.assertEqual(decode_packet(encode_packet(packet)), packet)
 
-    @given(st.one_of(st.binary(max_size=300), st.binary(max_size=20).map(b"TWHO\1".__add__)))
+    @given(st.one_of(st.binary(max_size=300), st.binary(max_size=20).map(b"TWHO\2".__add__)))
     def test_garbage_is_refused(self, data: bytes) -> None:
         """Bytes that are no packet raise the documented error, and no other one."""
         try:
@@ -58,7 +66,7 @@ class PacketTests(SynchronousTestCase):
 
     def test_another_version_is_named(self) -> None:
         """Both numbers are in the message."""
-        with self.assertRaisesRegex(RemoteProtocolError, "version 9 of the hand-over, this one 1"):
+        with self.assertRaisesRegex(RemoteProtocolError, "version 9 of the hand-over, this one 2"):
             decode_packet(b"TWHO\x09\x02")
 
     def test_a_state_above_the_limit_is_refused_before_it_is_read(self) -> None:
@@ -66,6 +74,13 @@ class PacketTests(SynchronousTestCase):
         decode_packet(encode_packet(Offer(MAX_STATE)))
         with self.assertRaisesRegex(RemoteProtocolError, f"limit is {MAX_STATE}"):
             decode_packet(encode_packet(Offer(MAX_STATE + 1)))
+
+    def test_an_unknown_kind_and_a_wrong_number_of_sockets_are_refused(self) -> None:
+        """Before a descriptor is used."""
+        for kind, sockets in ((0, 1), (5, 1), (1, 0), (1, 2), (2, 8), (3, 2), (4, 3)):
+            data = b"TWHO\2\1" + bytes([kind, sockets]) + bytes(8)
+            with self.assertRaisesRegex(RemoteProtocolError, f"{sockets} sockets of kind {kind}"):
+                decode_packet(data)
 
     def test_a_long_reason_is_cut_between_characters(self) -> None:
         """The packet stays within its limit, and is valid."""
@@ -88,14 +103,39 @@ class StateTests(SynchronousTestCase):
         state = HandoverState(unread, unsent, rest)
         self.assertEqual(decode_state(encode_state(state)), state)
 
-    @given(st.binary(max_size=60))
-    def test_garbage_is_refused(self, data: bytes) -> None:
+    def test_each_kind_has_its_sections(self) -> None:
+        """A listener has no bytes; a datagram socket has its adapter, and a part for each port."""
+        ports = (DatagramState(), DatagramState())
+        state = HandoverState(application=b"app", ports=ports, adapter=7)
+        _, listener, port, datagram_socket = KINDS
+        rest = "0300000003617070"
+        self.assertEqual(encode_state(HandoverState(application=b"app"), listener).hex(), rest)
+        part = "040000000e" + "00" * 14
+        one = HandoverState(application=b"app", ports=ports[:1])
+        self.assertEqual(encode_state(one, port).hex(), part + rest)
+        encoded = encode_state(state, datagram_socket)
+        self.assertEqual(encoded.hex(), "050000000400000007" + part + part + rest)
+        self.assertEqual(decode_state(encoded, datagram_socket, 2), state)
+        self.assertRaises(RemoteProtocolError, decode_state, encoded, datagram_socket, 1)
+        self.assertRaises(RemoteProtocolError, decode_state, encoded, listener, 1)
+
+    @given(st.lists(STATES, min_size=1, max_size=2), st.binary(max_size=9))
+    def test_a_state_of_ports_survives_the_way(
+        self, ports: list[DatagramState], application: bytes
+    ) -> None:
+        """The bytes of a state are that state."""
+        state = HandoverState(application=application, ports=tuple(ports), adapter=3)
+        encoded = encode_state(state, KINDS[3])
+        self.assertEqual(decode_state(encoded, KINDS[3], len(ports)), state)
+
+    @given(st.binary(max_size=60), st.sampled_from(KINDS))
+    def test_garbage_is_refused(self, data: bytes, kind: SocketKind) -> None:
         """Bytes that are no state raise the documented error, and no other one."""
         try:
-            state = decode_state(data)
+            state = decode_state(data, kind)
         except RemoteProtocolError:
             return
-        self.assertEqual(encode_state(state), data)
+        self.assertEqual(encode_state(state, kind), data)
 
     @given(st.integers(min_value=0, max_value=20), st.binary(min_size=1, max_size=3))
     def test_a_cut_or_longer_state_is_refused(self, size: int, more: bytes) -> None:

@@ -108,6 +108,16 @@ class Destinations:
         self.is_limited = True
         return peer
 
+    def take_peer(self, udp: socket.socket) -> Address | None:
+        """Return the peer that a socket is connected to already; None if it is not connected."""
+        try:
+            peer: Address = udp.getpeername()
+        except OSError:
+            return None
+        self.peer = peer
+        self.is_limited = True
+        return peer
+
     def check_host(self, host: str) -> None:
         """
         Refuse a unicast host if this port is shared for multicast.

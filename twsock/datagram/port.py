@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -23,7 +24,7 @@ from zope.interface import implementer
 
 from twsock._integers import checked_integer
 from twsock.datagram.addresses import Destinations, ReplySources, interface_control
-from twsock.datagram.descriptor import DatagramDescriptor
+from twsock.datagram.detaching import DetachableDatagramPort
 from twsock.datagram.network.interfaces import Interface as NetworkInterface
 from twsock.datagram.network.interfaces import LinkWatch
 from twsock.datagram.network.membership import Memberships, find_group
@@ -48,7 +49,7 @@ __all__ = ["DatagramPort", "listen_datagrams"]
 
 
 @implementer(IListeningPort, IUDPTransport, IRunTransport)
-class DatagramPort(DatagramDescriptor):
+class DatagramPort(DetachableDatagramPort):
     """
     One UDP socket in a reactor; `listen_datagrams` and datagram endpoints create it.
 
@@ -72,7 +73,7 @@ class DatagramPort(DatagramDescriptor):
         opened: OpenedSocket,
         options: DatagramOptions,
     ) -> None:
-        super().__init__(reactor, opened.udp)
+        super().__init__(reactor, protocol, opened, options)
         self.counters = DatagramCounters()
         self._protocol = protocol
         self._owner: Any = (
@@ -286,6 +287,7 @@ class DatagramPort(DatagramDescriptor):
         :raises ClosedError: when the port was closed.
         """
         set_hop_limit(self._check_open(), hops)
+        self._options = replace(self._options, hop_limit=hops)
 
     # Called by Twisted's applications.
 
@@ -352,7 +354,7 @@ class DatagramPort(DatagramDescriptor):
             self._close()
         return succeed(None)
 
-    # Called by the reactor; `DatagramDescriptor` has the rest.
+    # Called by the reactor; `twsock.datagram.descriptor` has the rest.
 
     @override
     def logPrefix(self) -> str:

@@ -236,6 +236,16 @@ class RunReceiver:
         if has_met_end or budget.wake_ups <= 0:
             budget.note(found, has_met_end=has_met_end)
 
+    def deliver_again(self, run: Run) -> None:
+        """Deliver a run that an earlier owner of the socket had received."""
+        if self._owner is None:
+            return  # The port was closed during the previous run.
+        if run.is_truncated:
+            self._counters.truncated += 1
+        else:
+            self._counters.received += run.count
+        self._deliver(run)
+
     def close(self) -> None:
         """Drop the reference to the owner; nothing more is delivered."""
         self.is_reading = False

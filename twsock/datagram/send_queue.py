@@ -36,11 +36,12 @@ from twsock.datagram.syscalls import (
     NO_ROOM,
     DatagramCalls,
     Segmentation,
+    refusal_of,
     send_error,
     split_item,
 )
-from twsock.errors import BusyError, SocketError, SocketErrorStatus
-from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM, MAX_SEGMENTS, Outgoing
+from twsock.errors import SocketError
+from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM, MAX_SEGMENTS
 
 __all__ = ["OUTPUT_HIGH_WATER", "CountedRun", "DatagramOutput"]
 
@@ -125,6 +126,11 @@ class DatagramOutput:
         """Whether the owner waits until the socket is writable."""
         return self._state is _BLOCKED
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a flush is under way, in which an item or the owner is called."""
+        return self._state is _FLUSHING
+
     def hold(self) -> bool:
         """
         Collect pushed items.
@@ -201,7 +207,9 @@ class DatagramOutput:
             or len(queue) >= _MAX_ITEMS
             or self._state is _CLOSED
         ):
-            raise self._refusal(item)
+            if self._make_error is not None:
+                raise self._make_error()
+            raise refusal_of(item, self.max_size, len(queue), self.unsent)
         queue.append(item)
         self.unsent += len(item.data)
 
@@ -210,17 +218,6 @@ class DatagramOutput:
         if self.unsent >= OUTPUT_HIGH_WATER and self._state is not _IDLE:
             self.is_full = True
         self._advance(_PUSH)
-
-    def _refusal(self, item: Outgoing) -> SocketError:
-        if self._make_error is not None:
-            return self._make_error()
-        if item.segment_size > self.max_size:
-            return SocketError(
-                f"a datagram has at most {self.max_size} bytes, this one has {item.segment_size}",
-                status=SocketErrorStatus.MESSAGE_TOO_LONG,
-            )
-        waiting = f"{len(self._queue)} datagrams or runs of {self.unsent} bytes"
-        return BusyError(f"{waiting} wait to be sent: send more after they have been sent")
 
     def withdraw(self, item: Sendable) -> bool:
         """
@@ -257,11 +254,7 @@ class DatagramOutput:
         self._advance(Event.WRITABLE)
 
     def close(self, make_error: Callable[[], SocketError]) -> None:
-        """
-        Send nothing more, and fail the queued items. Closing twice is harmless.
-
-        :param make_error: called for each queued item.
-        """
+        """Send nothing more, and fail each queued item with such an error; twice is harmless."""
         before, self._state = self._state, TABLE[self._state, Event.CLOSE]
         if before is _CLOSED:
             return
@@ -275,6 +268,13 @@ class DatagramOutput:
         self._fail_all(queue, make_error)
         if before is not _FLUSHING:
             self._forget()
+
+    def take_unsent(self) -> list[Sendable]:
+        """Remove and return the queued items, neither sent nor failed; not while `is_sending`."""
+        taken = [item for item in self._queue if item not in self._withdrawn]
+        self._queue, self.unsent = [], 0
+        self._withdrawn.clear()
+        return taken
 
     # Changes of the state.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twsock.datagram.network.packet_info import Control, segment_control
-from twsock.errors import SocketError, SocketErrorStatus
+from twsock.errors import BusyError, SocketError, SocketErrorStatus
 from twsock.wire.datagrams import MAX_IPV6_DATAGRAM, Outgoing, count_fitting, split_run
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "DatagramCalls",
     "Segmentation",
     "describe_refusal",
+    "refusal_of",
     "send_error",
     "split_item",
 ]
@@ -274,6 +275,23 @@ def send_error(item: Outgoing, error: OSError) -> SocketError:
     """Return the error of a datagram that was not sent, with the address of its peer."""
     where = "the connected peer" if item.address is None else item.address[0]
     return SocketError.from_exception(error, f"cannot send to {where}: {error.strerror}")
+
+
+def refusal_of(item: Outgoing, max_size: int, waiting: int, unsent: int) -> SocketError:
+    """
+    Return the error of an item that is not queued: it is too long, or the queue is at its limit.
+
+    :param max_size: the largest datagram, in bytes.
+    :param waiting: how many items are queued.
+    :param unsent: their bytes.
+    """
+    if item.segment_size > max_size:
+        return SocketError(
+            f"a datagram has at most {max_size} bytes, this one has {item.segment_size}",
+            status=SocketErrorStatus.MESSAGE_TOO_LONG,
+        )
+    queued = f"{waiting} datagrams or runs of {unsent} bytes"
+    return BusyError(f"{queued} wait to be sent: send more after they have been sent")
 
 
 def describe_refusal(error: OSError) -> SocketError:

@@ -1,16 +1,16 @@
 """
-Moves a connection between two processes: detached value → **channel** → detached value.
+Moves sockets between two processes: detached value → **channel** → detached value.
 
-Each hand-over uses one connected UNIX socket of type SEQPACKET. `give` holds its copy of the
-connection until the other process has acknowledged it. `twsock.handover.exchange` decides who
-continues the connection, and `twsock.handover.records` is the format. Linux only.
+Each hand-over uses one connected UNIX socket of type SEQPACKET. `give` holds its copies of the
+sockets until the other process has acknowledged them. `twsock.handover.exchange` decides who
+continues the sockets, `twsock.handover.records` is the format, and `twsock.handover.offering`
+checks what arrives. Linux only.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
-import fcntl
 import os
 import socket
 import struct
@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError
-from twsock.handover.detached import DetachedConnection
+from twsock.handover.detached import Detached, DetachedConnection
 from twsock.handover.exchange import (
     GiverState,
     HandoverEvent,
@@ -30,18 +30,17 @@ from twsock.handover.exchange import (
     follow_giver,
     follow_taker,
 )
+from twsock.handover.offering import MOST_DESCRIPTORS, kind_of, open_offer, send_offer
 from twsock.handover.records import (
     MAX_PACKET,
     Accepted,
-    HandoverState,
     Offer,
     Packet,
     Refused,
+    SocketKind,
     Withdrawn,
     decode_packet,
-    decode_state,
     encode_packet,
-    encode_state,
 )
 from twsock.log import TextLogger
 from twsock.operation import Operation, fail
@@ -51,19 +50,10 @@ __all__ = ["DEFAULT_HANDOVER_TIMEOUT", "HandoverError", "give", "take"]
 #: Default of ``timeout``, in seconds.
 DEFAULT_HANDOVER_TIMEOUT: Final = 5.0
 
-#: The descriptors of an offer: the connection and its state.
-_DESCRIPTORS: Final = 2
-
-#: How many descriptors are received. The kernel closes further ones; an offer with too many is
-#: refused.
-_MOST_DESCRIPTORS: Final = 8
-
 #: ``struct ucred``: process, user, group.
 _UCRED: Final = struct.Struct("=iII")
 
-#: Seals without which the giver could change or cut the state while it is read.
-_SEALS: Final = 0x0002 | 0x0004 | 0x0008  # F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE; fcntl(2)
-
+D = TypeVar("D", bound=Detached)
 T = TypeVar("T")
 
 _EVENTS: Final[dict[type[Packet], HandoverEvent]] = {
@@ -75,28 +65,28 @@ _EVENTS: Final[dict[type[Packet], HandoverEvent]] = {
 
 
 class HandoverError(SocketError):
-    """A connection was not handed over; its earlier owner still has it."""
+    """Sockets were not handed over; their earlier owner still has them."""
 
 
 def give(
     reactor: Any,
     channel: socket.socket,
-    detached: DetachedConnection,
+    detached: Detached,
     *,
     application: bytes = b"",
     timeout: float = DEFAULT_HANDOVER_TIMEOUT,
 ) -> Deferred[None]:
     """
-    Give a connection to the process at the other end of a channel.
+    Give a connection, a listener or UDP sockets to the process at the other end of a channel.
 
     :param channel: a connected UNIX socket of type SEQPACKET. It is closed at the end.
-    :param detached: the connection. It is closed when the other process has acknowledged it;
-        otherwise it is unchanged.
+    :param detached: what ``detach`` returned. It is closed when the other process has acknowledged
+        it; otherwise it is unchanged.
     :param application: bytes that `take` returns in the other process. Together with the bytes that
         were not read and not sent, at most 64 MiB.
-    :param timeout: seconds that the other process has to acknowledge the connection; above 0.
-    :returns: fires when the other process has acknowledged the connection. It fails with
-        `HandoverError`, which has the reason, when this process still has the connection.
+    :param timeout: seconds that the other process has to acknowledge the offer; above 0.
+    :returns: fires when the other process has acknowledged the offer. It fails with
+        `HandoverError`, which has the reason, when this process still has the sockets.
         Cancelling withdraws the offer. Before ``cancel`` returns, the Deferred fires if the
         acknowledgement had been sent, and fails otherwise.
     :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
@@ -122,34 +112,58 @@ def take(
 ) -> Deferred[tuple[DetachedConnection, T]]: ...
 
 
+@overload
 def take(
     reactor: Any,
     channel: socket.socket,
     *,
-    accept: Callable[[DetachedConnection, bytes], Any] | None = None,
-    timeout: float = DEFAULT_HANDOVER_TIMEOUT,
-) -> Deferred[tuple[DetachedConnection, Any]]:
-    """
-    Take a connection from the process at the other end of a channel, and acknowledge it.
+    kind: type[D],
+    accept: None = None,
+    timeout: float = ...,
+) -> Deferred[tuple[D, bytes]]: ...
 
-    A packet that is no valid offer is refused: the descriptors that came with it are closed, and
-    one line is logged.
+
+@overload
+def take(
+    reactor: Any,
+    channel: socket.socket,
+    *,
+    kind: type[D],
+    accept: Callable[[D, bytes], T],
+    timeout: float = ...,
+) -> Deferred[tuple[D, T]]: ...
+
+
+def take(
+    reactor: Any,
+    channel: socket.socket,
+    *,
+    kind: type[Any] = DetachedConnection,
+    accept: Callable[[Any, bytes], Any] | None = None,
+    timeout: float = DEFAULT_HANDOVER_TIMEOUT,
+) -> Deferred[tuple[Any, Any]]:
+    """
+    Take sockets from the process at the other end of a channel, and acknowledge them.
+
+    A packet that is no valid offer, or an offer of another kind, is refused: the descriptors that
+    came with it are closed, and one line is logged.
 
     :param channel: a connected UNIX socket of type SEQPACKET. It is closed at the end.
-    :param accept: called with the connection and the bytes of the application, after the offer was
+    :param kind: the class of the value: `twsock.handover.DetachedConnection`, ``DetachedListener``,
+        ``DetachedDatagramPort`` or ``DetachedDatagramSocket``.
+    :param accept: called with the value and the bytes of the application, after the offer was
         checked and before it is acknowledged. It may check and prepare. It must not read or write
-        the socket, or add it to a reactor: the giver may still withdraw its offer. If it raises,
-        the offer is refused with the text of the error, and the giver continues the connection.
+        the sockets, or add them to a reactor: the giver may still withdraw its offer. If it raises,
+        the offer is refused with the text of the error, and the giver continues the sockets.
     :param timeout: seconds that the other process has for its offer; above 0.
-    :returns: fires with the connection and the result of ``accept``; without ``accept``, with the
-        connection and the bytes of the application. It fails with `HandoverError` when no
-        connection was taken. Its cause is the error of ``accept``, if that refused the offer. If
-        the offer is withdrawn after ``accept``, the result of ``accept`` is dropped. Cancelling
-        takes none.
+    :returns: fires with the value and the result of ``accept``; without ``accept``, with the value
+        and the bytes of the application. It fails with `HandoverError` when nothing was taken. Its
+        cause is the error of ``accept``, if that refused the offer. If the offer is withdrawn after
+        ``accept``, the result of ``accept`` is dropped. Cancelling takes nothing.
     :raises ValueError: at once, when the channel is of another kind, or the timeout is not above 0.
     """
     _check(channel, timeout)
-    return _Taking(reactor, channel, accept).start(timeout)
+    return _Taking(reactor, channel, kind_of(kind), accept).start(timeout)
 
 
 def _check(channel: socket.socket, timeout: float) -> None:
@@ -234,7 +248,7 @@ class _Channel:
             try:
                 data, messages, flags, _ = self._channel.recvmsg(
                     MAX_PACKET + 1,
-                    socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4),
+                    socket.CMSG_SPACE(MOST_DESCRIPTORS * 4),
                     socket.MSG_CMSG_CLOEXEC,
                 )
             except BlockingIOError:
@@ -287,30 +301,18 @@ class _Channel:
 
 
 class _Giving(_Channel):
-    """The giver of one connection."""
+    """The giver of one value."""
 
-    def __init__(self, reactor: Any, channel: socket.socket, detached: DetachedConnection) -> None:
+    def __init__(self, reactor: Any, channel: socket.socket, detached: Detached) -> None:
         super().__init__(reactor, channel)
         self._detached = detached
         self._state = GiverState.OFFERED
 
     def start(self, application: bytes, timeout: float) -> Deferred[None]:
         """Send the offer."""
-        detached = self._detached
-        state = HandoverState(detached.unread, detached.unsent, application)
         try:
             self.check_user()
-            memory = _seal(encode_state(state))
-            try:
-                size = os.fstat(memory).st_size
-                socket.send_fds(
-                    self._channel,
-                    [encode_packet(Offer(size))],
-                    [detached.socket.fileno(), memory],
-                    socket.MSG_NOSIGNAL,
-                )
-            finally:
-                os.close(memory)
+            send_offer(self._channel, self._detached, application)
         except (LocalProtocolError, RemoteProtocolError) as error:
             self._channel.close()
             return fail(HandoverError(f"not handed over: {error}"))
@@ -340,22 +342,24 @@ class _Giving(_Channel):
 
 
 class _Taking(_Channel):
-    """The taker of one connection."""
+    """The taker of one value."""
 
     def __init__(
         self,
         reactor: Any,
         channel: socket.socket,
-        accept: Callable[[DetachedConnection, bytes], Any] | None,
+        kind: SocketKind,
+        accept: Callable[[Any, bytes], Any] | None,
     ) -> None:
         super().__init__(reactor, channel)
+        self._kind = kind
         self._accept = accept
         self._state = TakerState.WAITING
         # The second part is the bytes of the application, and then the result of `accept`.
-        self._taken: tuple[DetachedConnection, Any] | None = None
+        self._taken: tuple[Detached, Any] | None = None
         self._declined: BaseException | None = None
 
-    def start(self, timeout: float) -> Deferred[tuple[DetachedConnection, Any]]:
+    def start(self, timeout: float) -> Deferred[tuple[Any, Any]]:
         """Wait for the offer."""
         try:
             self.check_user()
@@ -367,7 +371,7 @@ class _Taking(_Channel):
 
     def received(self, packet: Packet, descriptors: list[int]) -> None:
         if isinstance(packet, Offer) and self._state is TakerState.WAITING:
-            self._taken = _open_offer(packet, descriptors)
+            self._taken = open_offer(packet, descriptors, self._kind)
         self.follow(_EVENTS[type(packet)], "the other process withdrew its offer")
 
     def follow(self, event: HandoverEvent, reason: str) -> None:
@@ -427,56 +431,3 @@ def _descriptors_of(messages: list[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return found.tolist()
-
-
-def _seal(data: bytes) -> int:
-    """Return the descriptor of a file in memory that nobody can change."""
-    memory = os.memfd_create("twsock-handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(memory, view) :]
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
-    except BaseException:
-        os.close(memory)
-        raise
-    return memory
-
-
-def _open_offer(offer: Offer, descriptors: list[int]) -> tuple[DetachedConnection, bytes]:
-    """
-    Check an offer, and take its connection out of the list of descriptors.
-
-    :raises RemoteProtocolError: when the offer is not as it should be; the list is unchanged.
-    """
-    if len(descriptors) != _DESCRIPTORS:
-        raise RemoteProtocolError(f"{len(descriptors)} descriptors, not {_DESCRIPTORS}")
-    state = decode_state(_read_state(descriptors[1], offer.state_size))
-    try:
-        connection = socket.socket(fileno=descriptors[0])
-    except OSError as error:
-        raise RemoteProtocolError("the first descriptor is no socket") from error
-    if connection.type != socket.SOCK_STREAM:
-        connection.detach()
-        raise RemoteProtocolError("the first descriptor is no stream socket")
-    del descriptors[0]
-    connection.setblocking(False)
-    return DetachedConnection(connection, state.unread, state.unsent), state.application
-
-
-def _read_state(memory: int, size: int) -> bytes:
-    try:
-        seals = fcntl.fcntl(memory, fcntl.F_GET_SEALS)
-    except OSError as error:
-        raise RemoteProtocolError("the second descriptor is no file in memory") from error
-    actual = os.fstat(memory).st_size
-    if seals & _SEALS != _SEALS or actual != size:
-        raise RemoteProtocolError(f"the state is not sealed, or has {actual} bytes, not {size}")
-    pieces, start = [], 0
-    while start < size:
-        piece = os.pread(memory, size - start, start)
-        if not piece:
-            raise RemoteProtocolError("the state is shorter than its file")
-        pieces.append(piece)
-        start += len(piece)
-    return b"".join(pieces)

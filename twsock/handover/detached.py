@@ -1,8 +1,8 @@
 """
 What ``detach()`` returns: socket or protocol → **detached value** → ``from_socket``.
 
-A value holds the socket, and the bytes that its owner held outside of the kernel. Whoever gets the
-value owns the socket: nothing else closes it.
+A value holds sockets, and the bytes that their owner held outside of the kernel. Whoever gets the
+value owns the sockets: nothing else closes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 
-__all__ = ["DetachedConnection"]
+from twsock.handover.datagram_state import DatagramState
+
+__all__ = [
+    "Detached",
+    "DetachedConnection",
+    "DetachedDatagramPort",
+    "DetachedDatagramSocket",
+    "DetachedListener",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +44,67 @@ class DetachedConnection:
     def close(self) -> None:
         """Close the socket: no process continues the connection. Closing twice is harmless."""
         self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedListener:
+    """
+    The listening sockets of a listener that was taken out of its reactor.
+
+    The sockets still listen: the kernel queues connections, which the next owner accepts.
+
+    :ivar sockets: listening and non-blocking, 1 to 7; one for each address, or one for all.
+    """
+
+    sockets: tuple[socket.socket, ...]
+
+    def close(self) -> None:
+        """
+        Close the sockets. Closing twice is harmless.
+
+        If no other process has them, the kernel refuses further connections, and resets those that
+        it had queued.
+        """
+        for one in self.sockets:
+            one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedDatagramPort:
+    """
+    A UDP socket that was taken out of its reactor.
+
+    The kernel still receives datagrams, as many as the receive buffer takes.
+
+    :ivar socket: bound and non-blocking, and connected if it was.
+    :ivar state: options, groups, and the datagrams that are not in the kernel.
+    """
+
+    socket: socket.socket
+    state: DatagramState = field(default_factory=DatagramState)
+
+    def close(self) -> None:
+        """Close the socket: no process continues it. Closing twice is harmless."""
+        self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedDatagramSocket:
+    """
+    A `twsock.DatagramSocket` that was taken out of its reactor.
+
+    :ivar ports: one for each address family that the socket is bound in: one or two.
+    :ivar adapter: index of the interface that the socket is bound to; 0 for none.
+    """
+
+    ports: tuple[DetachedDatagramPort, ...]
+    adapter: int = 0
+
+    def close(self) -> None:
+        """Close the sockets: no process continues them. Closing twice is harmless."""
+        for port in self.ports:
+            port.close()
+
+
+#: Whatever ``detach()`` returns.
+Detached = DetachedConnection | DetachedListener | DetachedDatagramPort | DetachedDatagramSocket

@@ -2,8 +2,8 @@
 The format of a hand-over between two processes: values ↔ **packets and state**. No I/O.
 
 One hand-over is one SEQPACKET connection. Each packet has a header, and the body of its type. The
-state of the socket is in a file in memory, since it may be long. Nothing is held. Format:
-docs/wire/handover.rst.
+state of the sockets is in a file in memory, since it may be long. Nothing is held. The part of a
+UDP socket is in `twsock.handover.datagram_state`. Format: docs/wire/handover.rst.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from twsock.errors import LocalProtocolError, RemoteProtocolError
+from twsock.handover.datagram_state import (
+    DatagramState,
+    decode_datagram_state,
+    encode_datagram_state,
+)
 
 __all__ = [
+    "KINDS",
     "MAX_PACKET",
     "MAX_REFUSAL",
     "MAX_STATE",
@@ -24,6 +30,7 @@ __all__ = [
     "Offer",
     "Packet",
     "Refused",
+    "SocketKind",
     "Withdrawn",
     "decode_packet",
     "decode_state",
@@ -32,7 +39,7 @@ __all__ = [
 ]
 
 #: The version of packets and state. A change of either has another number.
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: The longest packet, in bytes.
 MAX_PACKET: Final = 256
@@ -47,40 +54,74 @@ MAX_STATE: Final = 64 * 1024 * 1024
 _HEADER: Final = struct.Struct("!4sBB")
 _MAGIC: Final = b"TWHO"
 
-#: The body of an offer: the size of the state in bytes.
-_OFFER: Final = struct.Struct("!Q")
+#: The body of an offer: kind, number of sockets, size of the state in bytes.
+_OFFER: Final = struct.Struct("!BBQ")
 
 #: The header of a section of the state: number and size in bytes.
 _SECTION: Final = struct.Struct("!BI")
 
 _TYPE_OFFER, _TYPE_ACCEPTED, _TYPE_REFUSED, _TYPE_WITHDRAWN = 1, 2, 3, 4
 
-#: The sections of a state, in this order.
-_SECTIONS: Final = ("unread", "unsent", "application")
+#: The numbers of the sections of a state.
+_UNREAD, _UNSENT, _APPLICATION, _PORT, _ADAPTER = 1, 2, 3, 4, 5
+
+#: The body of the section of the adapter: the index of an interface.
+_INDEX: Final = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class SocketKind:
+    """
+    A kind of socket that moves.
+
+    :ivar number: in the offer.
+    :ivar most_sockets: how many sockets it has, at most; at least one.
+    """
+
+    number: int
+    name: str
+    most_sockets: int
+
+
+#: All kinds, in the order of their numbers.
+KINDS: Final = (
+    SocketKind(1, "connection", 1),
+    SocketKind(2, "listener", 7),
+    SocketKind(3, "datagram port", 1),
+    SocketKind(4, "datagram socket", 2),
+)
+_CONNECTION, _LISTENER, _DATAGRAM_PORT, _DATAGRAM_SOCKET = KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The giver offers a connection; the descriptors of socket and state are beside it."""
+    """
+    The giver offers sockets; their descriptors and that of the state are beside it.
+
+    :ivar kind: what the sockets are.
+    :ivar sockets: how many there are.
+    """
 
     state_size: int
+    kind: SocketKind = _CONNECTION
+    sockets: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The taker has the connection, and the giver closes its copy."""
+    """The taker has the sockets, and the giver closes its copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The taker has closed what it received, and the giver continues the connection."""
+    """The taker has closed what it received, and the giver continues its sockets."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The giver continues the connection, and the taker closes what it received."""
+    """The giver continues its sockets, and the taker closes what it received."""
 
 
 #: Any packet.
@@ -90,22 +131,27 @@ Packet = Offer | Accepted | Refused | Withdrawn
 @dataclass(frozen=True, slots=True)
 class HandoverState:
     """
-    The bytes that move with a socket.
+    What moves with the sockets.
 
-    :ivar unread: received and not read.
-    :ivar unsent: written and not sent.
+    :ivar unread: bytes of a connection that were received and not read.
+    :ivar unsent: bytes of a connection that were written and not sent.
     :ivar application: the state of the application.
+    :ivar ports: one for each UDP socket.
+    :ivar adapter: index of the interface that a datagram socket is bound to; 0 for none.
     """
 
     unread: bytes = field(default=b"", repr=False)
     unsent: bytes = field(default=b"", repr=False)
     application: bytes = field(default=b"", repr=False)
+    ports: tuple[DatagramState, ...] = ()
+    adapter: int = 0
 
 
 def encode_packet(packet: Packet) -> bytes:
     """Return the bytes of a packet; a reason is cut to `MAX_REFUSAL` bytes."""
     if isinstance(packet, Offer):
-        return _HEADER.pack(_MAGIC, VERSION, _TYPE_OFFER) + _OFFER.pack(packet.state_size)
+        body = _OFFER.pack(packet.kind.number, packet.sockets, packet.state_size)
+        return _HEADER.pack(_MAGIC, VERSION, _TYPE_OFFER) + body
     if isinstance(packet, Refused):
         text = packet.reason.encode(errors="replace")[:MAX_REFUSAL]
         text = text.decode(errors="ignore").encode()
@@ -129,10 +175,7 @@ def decode_packet(data: bytes) -> Packet:
         )
     body = data[_HEADER.size :]
     if number == _TYPE_OFFER and len(body) == _OFFER.size:
-        (size,) = _OFFER.unpack(body)
-        if size > MAX_STATE:
-            raise RemoteProtocolError(f"a state of {size} bytes was offered, limit is {MAX_STATE}")
-        return Offer(size)
+        return _decode_offer(*_OFFER.unpack(body))
     if number == _TYPE_REFUSED and len(body) <= MAX_REFUSAL:
         try:
             return Refused(body.decode())
@@ -143,37 +186,85 @@ def decode_packet(data: bytes) -> Packet:
     raise RemoteProtocolError(f"packet type {number} with {len(body)} bytes is unknown")
 
 
-def encode_state(state: HandoverState) -> bytes:
+def _decode_offer(number: int, sockets: int, size: int) -> Offer:
+    kind = next((one for one in KINDS if one.number == number), None)
+    if kind is None or not 1 <= sockets <= kind.most_sockets:
+        raise RemoteProtocolError(f"{sockets} sockets of kind {number} were offered")
+    if size > MAX_STATE:
+        raise RemoteProtocolError(f"a state of {size} bytes was offered, limit is {MAX_STATE}")
+    return Offer(size, kind, sockets)
+
+
+def encode_state(state: HandoverState, kind: SocketKind = _CONNECTION) -> bytes:
     """
-    Return the bytes of a state.
+    Return the bytes of the state of one kind.
 
     :raises LocalProtocolError: when they are more than `MAX_STATE`.
     """
-    parts = [getattr(state, name) for name in _SECTIONS]
-    size = sum(_SECTION.size + len(part) for part in parts)
+    ports = iter(state.ports)
+    parts = []
+    for number in _sections(kind, len(state.ports)):
+        if number == _PORT:
+            part = encode_datagram_state(next(ports))
+        elif number == _ADAPTER:
+            part = _INDEX.pack(state.adapter)
+        else:
+            part = (state.unread, state.unsent, state.application)[number - 1]
+        parts.append((number, part))
+    size = sum(_SECTION.size + len(part) for _, part in parts)
     if size > MAX_STATE:
         raise LocalProtocolError(f"the state has {size} bytes, limit is {MAX_STATE}")
-    return b"".join(_SECTION.pack(number, len(part)) + part for number, part in enumerate(parts, 1))
+    return b"".join(_SECTION.pack(number, len(part)) + part for number, part in parts)
 
 
-def decode_state(data: bytes) -> HandoverState:
+def decode_state(data: bytes, kind: SocketKind = _CONNECTION, sockets: int = 1) -> HandoverState:
     """
     Return the state of these bytes.
 
-    :raises RemoteProtocolError: when they are no state of this version.
+    :param kind: of the offer, as ``sockets``.
+    :raises RemoteProtocolError: when they are no such state of this version.
     """
     if len(data) > MAX_STATE:
         raise RemoteProtocolError(f"the state has {len(data)} bytes, limit is {MAX_STATE}")
-    parts, start = [], 0
-    for expected, name in enumerate(_SECTIONS, 1):
+    parts: dict[int, bytes] = {}
+    ports = []
+    start = 0
+    for expected in _sections(kind, sockets):
         if len(data) - start < _SECTION.size:
-            raise RemoteProtocolError(f"the state ends before its section {name!r}")
+            raise RemoteProtocolError(f"the state ends before its section {expected}")
         number, size = _SECTION.unpack_from(data, start)
         start += _SECTION.size
         if number != expected or size > len(data) - start:
-            raise RemoteProtocolError(f"section {number} of the state is not {name!r}, or is cut")
-        parts.append(data[start : start + size])
+            raise RemoteProtocolError(f"section {number} of the state is not {expected}, or is cut")
+        part = data[start : start + size]
         start += size
+        if number == _PORT:
+            ports.append(decode_datagram_state(part))
+        else:
+            parts[number] = part
     if start != len(data):
         raise RemoteProtocolError(f"{len(data) - start} bytes follow the state")
-    return HandoverState(*parts)
+    return HandoverState(
+        parts.get(_UNREAD, b""),
+        parts.get(_UNSENT, b""),
+        parts[_APPLICATION],
+        tuple(ports),
+        _decode_adapter(parts.get(_ADAPTER, bytes(_INDEX.size))),
+    )
+
+
+def _decode_adapter(data: bytes) -> int:
+    if len(data) != _INDEX.size:
+        raise RemoteProtocolError(f"the index of an interface has {len(data)} bytes")
+    index: int = _INDEX.unpack(data)[0]
+    return index
+
+
+def _sections(kind: SocketKind, sockets: int) -> tuple[int, ...]:
+    """Return the numbers of the sections of a kind, in their order."""
+    if kind is _CONNECTION:
+        return (_UNREAD, _UNSENT, _APPLICATION)
+    if kind is _LISTENER:
+        return (_APPLICATION,)
+    ports = (_PORT,) * sockets
+    return (*ports, _APPLICATION) if kind is _DATAGRAM_PORT else (_ADAPTER, *ports, _APPLICATION)

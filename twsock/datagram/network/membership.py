@@ -164,6 +164,23 @@ class Memberships:
         self._hold(key, wanted)
         self._index()
 
+    def take(self, membership: Membership, *, is_lost: bool) -> None:
+        """
+        Note a membership that the socket has in the kernel: an earlier owner has joined.
+
+        :param membership: with addresses as ``inet_ntop`` writes them.
+        :param is_lost: whether its interface is gone; `refresh` joins again.
+        """
+        key = _key(membership)
+        self._hold(key, membership)
+        if is_lost:
+            self._lost.add(key)
+        self._index()
+
+    def is_lost(self, membership: Membership) -> bool:
+        """Return whether a group is not received now, as its interface is gone."""
+        return _key(membership) in self._lost
+
     def leave(
         self, group: str, interface: Interface | None = None, source: str | None = None
     ) -> None:

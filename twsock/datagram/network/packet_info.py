@@ -18,6 +18,7 @@ __all__ = [
     "Control",
     "is_multicast",
     "read_control",
+    "read_source",
     "request_packet_info",
     "request_runs",
     "segment_control",
@@ -117,6 +118,16 @@ def source_control(address: str, interface: int = 0) -> Control:
         return (socket.IPPROTO_IPV6, _IPV6_PKTINFO, _IPV6_INFO.pack(packed, interface))
     packed = socket.inet_aton(address or "0.0.0.0")
     return (socket.IPPROTO_IP, _IP_PKTINFO, _IPV4_INFO.pack(interface, packed, b"\0\0\0\0"))
+
+
+def read_source(control: Control) -> tuple[str, int]:
+    """Return the two parameters of a message of `source_control`."""
+    level, _, data = control
+    if level == socket.IPPROTO_IPV6:
+        packed, interface = _IPV6_INFO.unpack(data)
+        return socket.inet_ntop(socket.AF_INET6, packed), interface
+    interface, packed, _ = _IPV4_INFO.unpack(data)
+    return socket.inet_ntoa(packed), interface
 
 
 def is_multicast(address: str) -> bool:

@@ -193,6 +193,20 @@ class DatagramSocketControl:
             device=device,
         )
 
+    def take(self, options: DatagramOptions) -> None:
+        """Show the options of a port that was opened before."""
+        is_urgent = options.code_point == EXPEDITED_FORWARDING
+        quality = SocketQualityOfService
+        self._quality_of_service = quality.LOW_LATENCY if is_urgent else quality.NORMAL
+        self._receive_buffer = options.receive_buffer
+        self._send_buffer = options.send_buffer
+        self._max_datagram = options.max_datagram
+        self._hop_limit = options.hop_limit
+        self._multicast_hop_limit = options.multicast_hop_limit
+        self._multicast_loopback = options.multicast_loopback
+        self._multicast_only = options.multicast_only
+        self._dont_fragment = options.dont_fragment
+
     def _check(self, name: str) -> None:
         if self._is_in_use():
             raise LocalProtocolError(f"{name} is set before the socket is bound or connected")

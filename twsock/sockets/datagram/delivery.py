@@ -91,6 +91,11 @@ class MessageDelivery:
         """Whether messages go to handlers. Handlers are added before the socket has a port."""
         return bool(self._received.handlers)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a handler that returned a coroutine or a Deferred has not ended."""
+        return self._running > 0
+
     def deliver(self, owner: object, messages: Sequence[_Message]) -> None:
         """
         Call the handlers with each message, or queue it for `wake`.

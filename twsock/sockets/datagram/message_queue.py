@@ -52,6 +52,11 @@ class MessageQueue:
         """Whether a wait is pending, and `wake` would complete it."""
         return self._taker is not None and bool(self._messages)
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a wait is pending."""
+        return self._taker is not None
+
     def put(self, message: _Message) -> None:
         """Complete the pending wait with a message, or queue it."""
         self.store((message,))
@@ -106,6 +111,13 @@ class MessageQueue:
         if not self._has_room:
             self._look_at_room()
         return message
+
+    def take_all(self) -> list[_Message]:
+        """Take all messages; nothing more is received, so reading is not resumed."""
+        messages = list(self._messages)
+        self._messages.clear()
+        self._size = 0
+        return messages
 
     def cancel(self, make_error: Callable[[], SocketError]) -> None:
         """Fail the pending wait; it takes no message."""

@@ -146,11 +146,11 @@ class DatagramOutputStream(ClosesInBlock):
         "_port",
         "_refusal",
         "_sends_left",
-        "_unawaited",
         "_unsent",
         "_waiting",
         "is_sending",
         "max_unsent",
+        "note_unawaited",
     )
 
     def __init__(
@@ -165,7 +165,7 @@ class DatagramOutputStream(ClosesInBlock):
         # Makes the error with which a write fails at once; None while writes are accepted.
         self._refusal: Callable[[], SocketError] | None = refusal
         self._pending = pending
-        self._unawaited = unawaited
+        self.note_unawaited = unawaited
         self._port: DatagramPort | None = None
         self._address: Address | None = None
         # One for each interface that a copy leaves by; empty for the kernel's choice.
@@ -177,8 +177,7 @@ class DatagramOutputStream(ClosesInBlock):
         # ones among them, which are removed when they are first, or when they are the majority.
         self._line: deque[DatagramWrite | _Mark] = deque()
         self._cancelled = 0
-        # Flushes behind queued writes.
-        self._marks: list[_Mark] = []
+        self._marks: list[_Mark] = []  # Flushes behind queued writes.
         self._sends_left = SENDS_PER_TURN
         #: Whether `send` is passing writes to the port; it then handles their results itself.
         self.is_sending = False
@@ -432,9 +431,17 @@ class DatagramOutputStream(ClosesInBlock):
         if not self.is_sending:
             self.settle()
 
-    def note_unawaited(self, error: SocketError) -> None:
-        """Report the error of a write that nobody awaits."""
-        self._unawaited(error)
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a flush is pending, or a write that is not with the kernel has a callback."""
+        pending = (*self._line, *self._marks, *self._waiting)
+        return any(not each.called and (each.is_mark or each._callbacks) for each in pending)
+
+    def complete(self) -> None:
+        """Complete the writes of the port: another owner of the socket sends them."""
+        for each in list(self._line):
+            if isinstance(each, DatagramWrite):
+                each.sent()
 
     def lost(self, make_error: Callable[[], SocketError]) -> None:
         """

@@ -30,6 +30,8 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.handover.datagram_state import UnreadDatagram
+from twsock.handover.detached import DetachedDatagramSocket
 from twsock.ip.zones import split_zone, zone_index
 from twsock.sockets.datagram.control import DatagramSocketControl
 from twsock.sockets.datagram.information import readable_address
@@ -187,6 +189,59 @@ class DatagramPorts:
                 other.stopListening()
         self._take(self._adapter, port)
         return port
+
+    # The hand-over.
+
+    def copy_sockets(self) -> list[socket.socket]:
+        """
+        Return a copy of each port's socket, for `detach`; the ports do not change.
+
+        :raises SocketError: the errors of ``DatagramPort.detach``.
+        """
+        copies: list[socket.socket] = []
+        try:
+            copies.extend(port.copy_socket() for port in self)
+        except BaseException:
+            for copy in copies:
+                copy.close()
+            raise
+        return copies
+
+    def detach(
+        self, copies: Sequence[socket.socket], unread: Sequence[UnreadDatagram]
+    ) -> DetachedDatagramSocket:
+        """Leave the sockets to another owner; the ports are closed."""
+        found = tuple(
+            port.leave(
+                copy,
+                tuple(one for one in unread if _family_of(one.source[0]) == port.socket_family),
+            )
+            for port, copy in zip(self, copies, strict=True)
+        )
+        return DetachedDatagramSocket(found, self._adapter.index if self._adapter else 0)
+
+    def take(self, detached: DetachedDatagramSocket) -> list[DatagramPort]:
+        """
+        Make ports of detached sockets, and return them; ``catch_up`` of each follows.
+
+        :raises SocketError: and the other errors of ``DatagramPort.from_socket``.
+        """
+        adapter = find_interface(detached.adapter) if detached.adapter else None
+        ports: list[DatagramPort] = []
+        try:
+            for one in detached.ports:
+                protocol = self._make_protocol()
+                ports.append(
+                    DatagramPort.take_socket(self._reactor, protocol, one.socket, one.state)
+                )
+        except BaseException:
+            for port in ports:
+                port.abandon()
+            raise
+        detached.close()
+        self._control.take(ports[0].options)
+        self._take(adapter, *ports)
+        return ports
 
     # Using.
 

@@ -31,6 +31,7 @@ from twsock.sockets.datagram.output import DatagramOutputStream
 from twsock.sockets.datagram.ports import DatagramPorts
 from twsock.sockets.datagram.state import DatagramSocketState, Phase, socket_closed
 from twsock.sockets.datagram.streams import OutputStreams
+from twsock.sockets.datagram.transferring import TransferableDatagramSocket
 from twsock.sockets.destination import (
     as_host_name,
     find_endpoint_pairs,
@@ -52,7 +53,7 @@ _MessageHandler = Callable[["DatagramSocket", _Message], Any]
 _GroupHandler = Callable[["DatagramSocket", MembershipChange], Any]
 
 
-class DatagramSocket(ClosesInBlock):
+class DatagramSocket(TransferableDatagramSocket, ClosesInBlock):
     """
     A UDP socket; ``Windows.Networking.Sockets.DatagramSocket``.
 

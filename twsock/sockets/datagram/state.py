@@ -55,6 +55,11 @@ class DatagramSocketState:
         """Whether the socket was closed."""
         return self.phase is Phase.CLOSED
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a lookup, a bind or a connect is under way."""
+        return bool(self._operations)
+
     def is_in_use(self) -> bool:
         """Return whether options and handlers are fixed, from the first bind or connect on."""
         return self.phase is not Phase.UNBOUND

@@ -128,6 +128,16 @@ class OutputStreams:
         for stream in list(self._streams):
             stream.cancel_writes(make_error)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a flush is pending, or code awaits a write that is not with the kernel."""
+        return any(stream.is_awaited for stream in self._streams)
+
+    def complete(self) -> None:
+        """Complete all writes: another owner of the socket sends them."""
+        for stream in list(self._streams):
+            stream.complete()
+
     # Sending what the streams queued.
 
     def hold(self) -> bool:

@@ -17,12 +17,13 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.tcp import BaseClient
+from twisted.internet.tcp import BaseClient, Port
 from twisted.python.failure import Failure
 
 __all__ = [
     "PRIVATE_NAMES",
     "PrivateNames",
+    "adopt_listening_socket",
     "forget_buffers",
     "leave_socket",
     "silence_unhandled",
@@ -94,9 +95,9 @@ PRIVATE_NAMES: Final = (
         {"_NO_RESULT": "give a queued datagram the attributes of a sent one"},
     ),
     PrivateNames(
-        "twisted.internet.unix.Port",
-        "tests.services.test_systemd",
-        {"_fromListeningDescriptor": "listen on a UNIX socket of systemd and keep its path"},
+        "twisted.internet.tcp.Port",
+        "tests.services.test_keeping_reactor",
+        {"_preexistingSocket": "listen on a socket that is kept for another process"},
     ),
     PrivateNames(
         "twisted.internet.base.ReactorBase",
@@ -187,6 +188,21 @@ def silence_unhandled(deferred: Deferred[Any], error: Exception) -> bool:
         return False  # A callback handled it, and is responsible for the result.
     information.failResult = None
     return True
+
+
+def adopt_listening_socket(reactor: Any, listening: Any, factory: Any) -> Any:
+    """
+    Make a port of a listening TCP socket, and start it.
+
+    ``adoptStreamPort`` does the same with a duplicate of the socket.
+
+    :param listening: the port closes it, and never shuts it down.
+    """
+    # It reads the family of the port from the address.
+    port = Port(None, factory, None, listening.getsockname()[0], reactor)  # type: ignore[arg-type]
+    port._preexistingSocket = listening
+    port.startListening()
+    return port
 
 
 def leave_socket(descriptor: Any) -> bytes:

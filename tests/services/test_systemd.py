@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import struct
 import tempfile
 from pathlib import Path
@@ -108,6 +109,7 @@ class TwistdTests(SynchronousTestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "echo.sock"
             listening = self.listen(socket.AF_UNIX, str(path))
+            path.chmod(0o600)
             arguments = ["twsock-stream", "-e", "systemd:UNIX:0"]
             environment = {"LISTEN_FDS": "1"}
             with twistd(*arguments, inherited=listening, environment=environment) as server:
@@ -120,7 +122,9 @@ class TwistdTests(SynchronousTestCase):
                 server.terminate()
                 self.assertEqual(server.wait(), -signal.SIGTERM)
                 self.assertNotIn("Traceback", server.log)
-            self.assertTrue(path.exists())
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
 
     def test_a_socket_of_the_wrong_kind_is_refused_in_one_line(self) -> None:
         """Of another domain, of another type, or one that does not listen."""

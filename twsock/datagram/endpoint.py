@@ -154,7 +154,9 @@ class MulticastEndpoint:
         address = "::" if check_group(group) == socket.AF_INET6 else ""
         interface = interface or find_interface(self.interface)
         options = replace(self.options, multicast_only=True, interface=interface.index)
-        opened = open_udp_socket_of(self.reactor, address, self.port, options)
+        wanted = f"{group.partition('%')[0]}%{interface.name}"
+        wanted += f",{self.source}" if self.source else ""
+        opened = open_udp_socket_of(self.reactor, address, self.port, options, wanted)
         port = DatagramPort(self.reactor, protocol, opened, options)
         try:
             # Joined before the protocol starts, so that it receives what it sends at its start.

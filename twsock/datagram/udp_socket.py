@@ -19,9 +19,15 @@ from zope.interface import Interface
 
 from twsock._integers import checked_integer
 from twsock.datagram.network.interfaces import local_addresses
-from twsock.datagram.network.packet_info import is_multicast, request_packet_info, request_runs
+from twsock.datagram.network.packet_info import (
+    is_multicast,
+    refuse_runs,
+    request_packet_info,
+    request_runs,
+)
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.ip.address_errors import listening_error
+from twsock.ip.inherited import check_inherited
 from twsock.ip.traffic_class import check_marks, mark_packets
 from twsock.ip.zones import describe_missing_zone, split_zone, zone_index
 
@@ -35,6 +41,7 @@ __all__ = [
     "numeric_address",
     "open_udp_socket",
     "open_udp_socket_of",
+    "renew_udp_socket",
     "set_hop_limit",
 ]
 
@@ -152,16 +159,38 @@ class IReactorUdpSockets(Interface):
         """
 
 
+class IReactorGroupSockets(IReactorUdpSockets):
+    """A reactor that knows which socket is for which multicast group, as after a restart."""
+
+    def open_group_socket(
+        group: str,  # noqa: N805
+        address: str,
+        port: int,
+        options: DatagramOptions,
+    ) -> OpenedSocket:
+        """
+        Open a socket that will join a group; see `open_udp_socket` of `IReactorUdpSockets`.
+
+        :param group: ``GROUP%INTERFACE``, with a source ``GROUP%INTERFACE,SOURCE``.
+        :returns: the socket may have joined the group before.
+        """
+
+
 def open_udp_socket_of(
-    reactor: Any, address: str, port: int, options: DatagramOptions
+    reactor: Any, address: str, port: int, options: DatagramOptions, group: str = ""
 ) -> OpenedSocket:
     """
     Open a UDP socket of a reactor or of the kernel; see `open_udp_socket`.
 
     :param reactor: opens the socket if it provides `IReactorUdpSockets`; otherwise the kernel does.
+    :param group: the group that the socket is for; see `IReactorGroupSockets`. Empty for none.
     """
+    opened: OpenedSocket
+    if group and IReactorGroupSockets.providedBy(reactor):
+        opened = reactor.open_group_socket(group, address, port, options)
+        return opened
     if IReactorUdpSockets.providedBy(reactor):
-        opened: OpenedSocket = reactor.open_udp_socket(address, port, options)
+        opened = reactor.open_udp_socket(address, port, options)
         return opened
     return open_udp_socket(address, port, options)
 
@@ -177,14 +206,19 @@ def _check_bind_address(address: str, host: str, options: DatagramOptions) -> No
         raise ValueError(f"a shared port must be bound to all addresses, not to {address}")
 
 
-def open_udp_socket(address: str, port: int, options: DatagramOptions) -> OpenedSocket:
+def open_udp_socket(
+    address: str, port: int, options: DatagramOptions, *, shares_port: bool = False
+) -> OpenedSocket:
     """
     Open a socket, set its options and bind it.
 
-    No other socket can have the same port, unless ``multicast_only`` is set on every one of them.
+    No other socket can have the same port, unless ``multicast_only`` is set on every one of them,
+    or ``shares_port``.
 
     :param address: numeric; empty for all IPv4 addresses, ``::`` for all IPv6 addresses.
     :param port: 0 to 65,535; with 0 the system chooses.
+    :param shares_port: set ``SO_REUSEPORT``: the kernel spreads the peers over all such sockets of
+        the same user.
     :raises ValueError: when the address is not numeric, or its port cannot be shared.
     :raises SocketError: with the status of the system's error: ``ADDRESS_ALREADY_IN_USE``,
         ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, …
@@ -202,6 +236,7 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
         ) from error
     try:
         udp.setblocking(False)
+        _set_fixed_options(udp, options, shares_port)
         _set_options(udp, options)
         has_runs = options.segmentation and request_runs(udp)
         # The destination of datagrams to a socket of one address is known.
@@ -216,6 +251,41 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
     except BaseException:
         udp.close()
         raise
+    return OpenedSocket(udp, has_runs, has_packet_info)
+
+
+def renew_udp_socket(
+    udp: socket.socket,
+    address: str,
+    port: int,
+    options: DatagramOptions,
+    *,
+    shares_port: bool = False,
+) -> OpenedSocket:
+    """
+    Set the options of a bound socket that another process has opened with other options.
+
+    Datagrams in the receive buffer, and memberships of groups, stay.
+
+    :param udp: not closed on an error.
+    :param address: what the socket has to be bound to; see `open_udp_socket`, also for the others.
+    :raises SocketError: with status ``ADDRESS_ALREADY_IN_USE``, when an option differs that cannot
+        be set any more; otherwise when the system refuses an option.
+    """
+    where = numeric_address(address or "0.0.0.0", port)
+    family = socket.AF_INET6 if len(where) == 4 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as fresh:
+            _set_fixed_options(fresh, options, shares_port)
+            check_inherited(udp, fresh, where)
+            _restore_defaults(udp, fresh, options)
+        _set_options(udp, options)
+    except OSError as error:
+        raise listening_error(
+            error, f"cannot set the options of UDP port {port} of {where[0]}: {error.strerror}"
+        ) from error
+    has_runs = options.segmentation and request_runs(udp)
+    has_packet_info = where[0] in ("0.0.0.0", "::") and request_packet_info(udp)
     return OpenedSocket(udp, has_runs, has_packet_info)
 
 
@@ -273,27 +343,62 @@ def count_dropped(udp: socket.socket) -> int:
     return dropped
 
 
+def _set_fixed_options(udp: socket.socket, options: DatagramOptions, shares_port: bool) -> None:
+    """Set the options that have no effect on a bound socket, or are refused there."""
+    if udp.family == socket.AF_INET6:
+        # IPv4 has a socket of its own. So no IPv4 address is reported as IPv4-mapped.
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if options.multicast_only:
+        # Both: a socket with only one of them cannot share with a socket that has only the other.
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if (options.multicast_only or shares_port) and hasattr(socket, "SO_REUSEPORT"):
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _restore_defaults(udp: socket.socket, fresh: socket.socket, options: DatagramOptions) -> None:
+    """Set the defaults of the system for the options that `_set_options` leaves alone."""
+    for option, value in (
+        (socket.SO_RCVBUF, options.receive_buffer),
+        (socket.SO_SNDBUF, options.send_buffer),
+    ):
+        default = fresh.getsockopt(socket.SOL_SOCKET, option)
+        if value is None and udp.getsockopt(socket.SOL_SOCKET, option) != default:
+            # Linux doubles the value that it gets.
+            udp.setsockopt(socket.SOL_SOCKET, option, default // 2 if _IS_LINUX else default)
+    if not options.code_point and hasattr(socket, "IP_TOS"):
+        mark_packets(udp, 0)
+    if not options.segmentation:
+        refuse_runs(udp)
+    if _IS_LINUX and not options.device and _device_of(udp):
+        udp.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, b"")
+    if udp.family == socket.AF_INET6:
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, 0)
+        if _IS_LINUX:
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 0)
+    else:
+        no_interface = _IP_MREQN.pack(bytes(4), bytes(4), 0)
+        udp.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, no_interface)
+
+
+def _device_of(udp: socket.socket) -> str:
+    # 16 bytes: IFNAMSIZ of <linux/if.h>.
+    return udp.getsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, 16).rstrip(b"\0").decode()
+
+
 def _set_options(udp: socket.socket, options: DatagramOptions) -> None:
     is_ipv6 = udp.family == socket.AF_INET6
     set_option = udp.setsockopt
-    if is_ipv6:
-        # IPv4 has a socket of its own. So no IPv4 address is reported as IPv4-mapped.
-        set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if options.receive_buffer is not None:
         set_option(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer)
     if options.send_buffer is not None:
         set_option(socket.SOL_SOCKET, socket.SO_SNDBUF, options.send_buffer)
     set_option(socket.SOL_SOCKET, socket.SO_BROADCAST, int(options.broadcast))
-    if options.multicast_only:
-        # Both: a socket with only one of them cannot share with a socket that has only the other.
-        set_option(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):
-            set_option(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if options.device:
         if not _IS_LINUX:
             raise OperationNotSupported("binding a port to an interface needs Linux")
-        device = options.device.encode()
-        set_option(socket.SOL_SOCKET, _SO_BINDTODEVICE, device)
+        # Another device would need a privilege, and so would the same one again.
+        if _device_of(udp) != options.device:
+            set_option(socket.SOL_SOCKET, _SO_BINDTODEVICE, options.device.encode())
     if options.code_point:
         check_marks()
         mark_packets(udp, options.code_point)

@@ -26,6 +26,7 @@ from twsock.datagram.runs import DatagramCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import DatagramEcho, RateLimit
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import (
     DatagramListeningService,
     DatagramServiceOptions,
@@ -136,7 +137,7 @@ def datagram_service(
     )
     descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT, "udp")
     parsed = [(description, parse(reactor, description)) for description in descriptions]
-    return DatagramService(reactor, parsed, build_echo)
+    return DatagramService(plain_reactor(reactor), parsed, build_echo)
 
 
 def _echo_builder(
@@ -161,9 +162,7 @@ def _echo_builder(
 
 def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-datagram`` runs."""
-    from twisted.internet import reactor
-
-    return in_process(options, options.make_service(reactor))
+    return in_process(options, options.make_service(options.reactor))
 
 
 def _parse_endpoint(

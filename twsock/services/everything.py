@@ -17,6 +17,7 @@ from twsock.errors import SocketError
 from twsock.log import TextLogger
 from twsock.protocols import UpgradePolicy
 from twsock.services.datagram import datagram_service
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import default_endpoints
 from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
 from twsock.services.process import ProcessOptions, in_process
@@ -44,7 +45,7 @@ class _Everything(MultiService):
 
     def __init__(self, reactor: Any, port: int, group_endpoint: str, websocket_port: int) -> None:
         super().__init__()
-        self._reactor = reactor
+        self._reactor = plain_reactor(reactor)
         self._upgrade = ""
         self._problem: SocketError | None = None
         self._stream = stream_service(
@@ -114,6 +115,4 @@ def everything_service(
 
 def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock`` runs."""
-    from twisted.internet import reactor
-
-    return in_process(options, everything_service(reactor))
+    return in_process(options, everything_service(options.reactor))

@@ -146,7 +146,8 @@ class ListeningService(Service):
     """
     Listens on endpoints while it runs; the base class of all services.
 
-    :param reactor: the ports are logged once it runs, when signals are handled as well.
+    :param reactor: the ports are logged once it runs, when signals are handled as well; not a
+        `KeepingReactor`.
     :param endpoints: pairs of an endpoint string and the endpoint made from it.
 
     :ivar is_hurried: whether the stop closes connections without waiting; a second SIGTERM sets it.
@@ -304,13 +305,11 @@ class DatagramServiceOptions(ProcessOptions):
 
         :raises UsageError: when an option is invalid; names the option and what it takes.
         """
-        from twisted.internet import reactor
-
         super().postOptions()
         self["receive-buffer"] = count_option(self, "receive-buffer", 1, MAX_BUFFER)
         self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
         try:
-            self.make_service(reactor)
+            self.make_service(self.reactor)
         except (SocketError, ValueError) as error:
             raise UsageError(f"--endpoint: {describe_mistake(error)}") from error
 

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from twsock.ip.address_errors import EndpointError
 from twsock.log import TextLogger
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import ListeningService, describe_mistake
 from twsock.services.measurements import Measurement
 from twsock.services.stream_endpoints import parse_server_endpoint
@@ -99,13 +100,11 @@ def check_metrics(options: Options) -> None:
     :raises UsageError: when an endpoint cannot be used, prometheus-client is not installed, or the
         delay has no page that reports it.
     """
-    from twisted.internet import reactor
-
     given: Any = options
     for option in ("metrics", "health"):
         if given[option] is not None:
             try:
-                parse_server_endpoint(reactor, given[option])
+                parse_server_endpoint(given.reactor, given[option])
             except EndpointError as error:
                 raise UsageError(f"--{option}: {describe_mistake(error)}") from error
     if given["metrics"] is not None and importlib.util.find_spec("prometheus_client") is None:
@@ -126,7 +125,7 @@ def metrics_service(
         return None
     endpoints = [(string, parse_server_endpoint(reactor, string)) for string in strings]
     has_metrics = given["metrics"] is not None
-    return MetricsService(reactor, endpoints, services, has_metrics=has_metrics)
+    return MetricsService(plain_reactor(reactor), endpoints, services, has_metrics=has_metrics)
 
 
 def listening_services(service: Any) -> Iterator[ListeningService]:

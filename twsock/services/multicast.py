@@ -22,6 +22,7 @@ from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import MulticastEcho, ReplyTo
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import (
     DatagramListeningService,
     DatagramServiceOptions,
@@ -153,9 +154,10 @@ def multicast_service(
     :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
     :raises SocketError: see `parse_datagram_endpoint`.
     """
+    plain = plain_reactor(reactor)
 
     def build_echo() -> MulticastEcho:
-        return MulticastEcho(reactor, reply=reply)
+        return MulticastEcho(plain, reply=reply)
 
     parsed: list[tuple[str, IDatagramEndpoint]] = []
     for description in list(endpoints) or [DEFAULT_GROUP_ENDPOINT]:
@@ -168,11 +170,9 @@ def multicast_service(
                 f"{DEFAULT_GROUP_ENDPOINT}, or run twsock-datagram"
             )
         parsed.append((description, endpoint))
-    return MulticastService(reactor, parsed, build_echo)
+    return MulticastService(plain, parsed, build_echo)
 
 
 def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-multicast`` runs."""
-    from twisted.internet import reactor
-
-    return in_process(options, options.make_service(reactor))
+    return in_process(options, options.make_service(options.reactor))

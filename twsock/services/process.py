@@ -39,6 +39,8 @@ from zope.interface import implementer
 
 from twsock.log import TextLogger
 from twsock.services.json_log import json_log_observer
+from twsock.services.keeping_reactor import KeepingReactor
+from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.notify import process_notifier
 from twsock.services.options import choice_option, seconds_option
 
@@ -62,7 +64,15 @@ class StartError(SystemExit, Exception):
 
 
 class ProcessOptions(Options):
-    """The options of every service; checks some options of ``twistd`` before they are used."""
+    """
+    The options of every service; checks some options of ``twistd`` before they are used.
+
+    :ivar sockets: the sockets that the process keeps for another process; None if it keeps none.
+        Set it before `reactor` is used.
+    """
+
+    sockets: ListeningSockets | None = None
+    _keeping: KeepingReactor | None = None
 
     optParameters: list[list[Any]] = [
         ["log-format", None, "text", "Log format: text, or json (one object per line)."],
@@ -79,6 +89,22 @@ class ProcessOptions(Options):
     optFlags: list[list[Any]] = [
         ["check", None, "Check the options, say what would be done, and exit."],
     ]
+
+    @property
+    def reactor(self) -> Any:
+        """
+        The reactor for endpoints and services.
+
+        It is a `KeepingReactor` if the process keeps its sockets; `plain_reactor` returns the one
+        behind it.
+        """
+        from twisted.internet import reactor
+
+        if self.sockets is None:
+            return reactor
+        if self._keeping is None or self._keeping.sockets is not self.sockets:
+            self._keeping = KeepingReactor(reactor, self.sockets)
+        return self._keeping
 
     @override
     def parseOptions(self, options: Any = None) -> None:
@@ -134,6 +160,7 @@ class ProcessService(MultiService):
         self._logs_json = given is not None and values["log-format"] == "json"
         self._level = LogLevel.levelWithName(values["log-level"])
         self._drain_delay = float(values["drain-delay"])
+        self._sockets = options.sockets
         self._page = self._make_page(options)
         process_notifier.take_environment(os.environ)
         self._terminal: int | None = None
@@ -160,11 +187,9 @@ class ProcessService(MultiService):
         return filtered
 
     def _make_page(self, options: ProcessOptions) -> Any:
-        from twisted.internet import reactor
-
         from twsock.services.metrics import listening_services, metrics_service
 
-        return metrics_service(reactor, options, lambda: listening_services(self))
+        return metrics_service(options.reactor, options, lambda: listening_services(self))
 
     @override
     def privilegedStartService(self) -> None:
@@ -180,6 +205,8 @@ class ProcessService(MultiService):
         except StartError as error:
             if self._page is not None:
                 self._page.abandon_ports()
+            if self._sockets is not None:
+                self._sockets.close()
             if self._options is not None and _is_daemon(self._options):
                 self._end_daemon(error)
             raise
@@ -236,12 +263,17 @@ class ProcessService(MultiService):
 
         draining = max((each.drain_timeout for each in listening_services(self)), default=0.0)
         process_notifier.notify_stopping(self._drain_delay + draining)
-        return super().stopService() if self._page is None else ensureDeferred(self._stop())
+        return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        await self._page.drain(self._drain_delay)
+        if self._page is not None:
+            await self._page.drain(self._drain_delay)
         await super().stopService()
-        await self._page.stopService()
+        if self._page is not None:
+            await self._page.stopService()
+        if self._sockets is not None:
+            # Those that no port has claimed; the others were closed with their ports.
+            self._sockets.close()
 
     def describe_check(self) -> list[str]:
         """Return what the process would do, a line each."""

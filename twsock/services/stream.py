@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from twsock.log import TextLogger
 from twsock.protocols import Counters, FrameEchoFactory, LineEchoFactory, StreamServerFactory
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import ListeningService, default_endpoints
 from twsock.services.measurements import Measurement, measure_streams
 from twsock.services.options import count_option, seconds_option
@@ -210,8 +211,9 @@ def stream_service(
     :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
     """
     most = default_max_connections() if max_connections is None else max_connections
+    plain = plain_reactor(reactor)
     factory = _FACTORIES[framing](
-        reactor,
+        plain,
         max_payload=max_frame,
         max_connections=most,
         max_connections_per_address=max_connections_per_address,
@@ -221,7 +223,7 @@ def stream_service(
     )
     strings = list(endpoints) or default_endpoints(DEFAULT_PORT)
     parsed = parse_server_endpoints(reactor, strings, endpoint_settings)
-    return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
+    return StreamService(plain, factory, parsed, security=security, drain_timeout=drain_timeout)
 
 
 def _logged_counts(counters: Counters) -> list[tuple[str, int]]:

@@ -23,7 +23,8 @@ from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import EndpointError
 from twsock.services.systemd import systemd_endpoint
 from twsock.stream.listening.proxy_endpoint import LOOPBACK, Network, ProxyEndpoint
-from twsock.stream.listening.unix_endpoint import DEFAULT_SOCKET_MODE, UnixEndpoint
+from twsock.stream.listening.unix_endpoint import UnixEndpoint
+from twsock.stream.listening.unix_socket import DEFAULT_SOCKET_MODE
 
 __all__ = [
     "DEFAULT_BACKLOG",

@@ -24,7 +24,7 @@ from twsock.services.stream_endpoints import (
     parse_server_endpoint,
 )
 from twsock.stream.listening.proxy_endpoint import LOOPBACK, parse_networks
-from twsock.stream.listening.unix_endpoint import DEFAULT_SOCKET_MODE
+from twsock.stream.listening.unix_socket import DEFAULT_SOCKET_MODE
 
 __all__ = [
     "DEFAULT_DRAIN_TIMEOUT",
@@ -95,8 +95,6 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
 
         :raises UsageError: when an option is invalid. The error names the option and what it takes.
         """
-        from twisted.internet import reactor
-
         super().postOptions()
         self.check_format()
         self["max-connections"] = count_option(self, "max-connections", 1)
@@ -111,7 +109,7 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
         )
         for description in self["endpoints"]:
             try:
-                parse_server_endpoint(reactor, description, self["endpoint-settings"])
+                parse_server_endpoint(self.reactor, description, self["endpoint-settings"])
             except EndpointError as error:
                 raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
         self._check_proxies()
@@ -135,10 +133,8 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
             the settings that all services of stream connections have.
         :param settings: those of the format.
         """
-        from twisted.internet import reactor
-
         service = make_service(
-            reactor,
+            self.reactor,
             self["endpoints"],
             max_connections=self["max-connections"],
             max_connections_per_address=self["max-connections-per-address"],

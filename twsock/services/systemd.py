@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
 
 from twsock.ip.address_errors import EndpointError
+from twsock.services.keeping_reactor import KeepingReactor
 from twsock.stream.listening.unix_endpoint import UnixPort
 
 __all__ = ["systemd_endpoint"]
@@ -52,13 +54,38 @@ def systemd_endpoint(
     :param index: number of the socket, from 0; give either this or ``name``.
     :param name: the ``FileDescriptorName=`` of its unit.
     :param environment: None for the environment that this process was started with.
-    :raises EndpointError: when a variable or the socket cannot be used; names it.
+    :raises EndpointError: when a variable or the socket cannot be used; names it. With a
+        `KeepingReactor` the endpoint raises it when it listens, unless the socket was inherited.
     """
     family = _FAMILIES.get(domain)
     if family is None:
         raise EndpointError(f"domain is {', '.join(_FAMILIES)}, not {domain!r}")
     if (index is None) == (name is None):
         raise EndpointError("it needs either index= or name=")
+    if name is None:
+        _number(index)
+    find = partial(_find_descriptor, family, domain, index, name, environment)
+    if isinstance(reactor, KeepingReactor):
+        address = domain if name is None else f"{domain},{name}"
+        return _KeptEndpoint(reactor, ("systemd", address, _number(index or "0")), find)
+    descriptor = find()
+    if family == socket.AF_UNIX and isinstance(reactor, PosixReactorBase):
+        return _InheritedUnixEndpoint(reactor, descriptor)
+    return AdoptedStreamServerEndpoint(reactor, descriptor, family)
+
+
+def _find_descriptor(
+    family: int,
+    domain: str,
+    index: str | None,
+    name: str | None,
+    environment: Mapping[str, str] | None,
+) -> int:
+    """
+    Return the descriptor of a socket that systemd passed to this process.
+
+    :raises EndpointError: when a variable or the socket cannot be used; names it.
+    """
     variables = _initial_environment() if environment is None else environment
     count = _count(variables)
     number = _number_of_name(variables, name) if name is not None else _number(index)
@@ -69,9 +96,38 @@ def systemd_endpoint(
         )
     descriptor = _FIRST + number
     _check_socket(descriptor, family, domain)
-    if family == socket.AF_UNIX and isinstance(reactor, PosixReactorBase):
-        return _InheritedUnixEndpoint(reactor, descriptor)
-    return AdoptedStreamServerEndpoint(reactor, descriptor, family)
+    return descriptor
+
+
+@implementer(IStreamServerEndpoint)
+class _KeptEndpoint:
+    """
+    Listens on a socket of systemd, or on the one that another process had from it.
+
+    :param key: kind, address and port of its name in the table.
+    :param find: returns the descriptor of systemd.
+    """
+
+    def __init__(
+        self, reactor: KeepingReactor, key: tuple[str, str, int], find: Callable[[], int]
+    ) -> None:
+        self._reactor = reactor
+        self._key = key
+        self._problem: EndpointError | None = None
+        self._descriptor = -1
+        # Now, since the process id changes when the process becomes a daemon.
+        try:
+            self._descriptor = find()
+        except EndpointError as error:
+            self._problem = error
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return execute(self._reactor.adopt, self._key, self._open, factory)
+
+    def _open(self) -> socket.socket:
+        if self._problem is not None:
+            raise self._problem.copy()
+        return socket.socket(fileno=self._descriptor)
 
 
 @implementer(IStreamServerEndpoint)
@@ -86,12 +142,9 @@ class _InheritedUnixEndpoint:
         return execute(self._listen, factory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
-        os.set_blocking(self._descriptor, False)
-        port: IListeningPort = UnixPort._fromListeningDescriptor(
-            self._reactor, self._descriptor, factory
-        )
-        # The port has duplicated the descriptor.
-        os.close(self._descriptor)
+        listening = socket.socket(fileno=self._descriptor)
+        listening.setblocking(False)
+        port = UnixPort(self._reactor, listening, factory)
         port.startListening()
         return port
 

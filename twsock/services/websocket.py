@@ -20,6 +20,7 @@ from twisted.python import usage
 from typing_extensions import override
 
 from twsock.protocols import UpgradePolicy, WebSocketEcho, WebSocketFactory
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import default_endpoints
 from twsock.services.options import count_option, seconds_option
 from twsock.services.security import Security
@@ -240,8 +241,9 @@ def websocket_service(
         raise ValueError("a site has no security of its own: give endpoints with TLS")
     if security is not None and security.upgrade.policy is not UpgradePolicy.IMPLICIT:
         raise ValueError("TLS of WebSockets begins with the first byte")
+    plain = plain_reactor(reactor)
     factory = WebSocketFactory(
-        reactor,
+        plain,
         WebSocketEcho,
         path=DEFAULT_SITE_PATH if path is None and site is not None else path,
         hosts=hosts,
@@ -258,8 +260,8 @@ def websocket_service(
     strings = list(endpoints) or default_endpoints(DEFAULT_WEBSOCKET_PORT)
     parsed = parse_server_endpoints(reactor, strings, endpoint_settings)
     if site is not None:
-        return SiteService(reactor, factory, parsed, folder=site, drain_timeout=drain_timeout)
-    return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
+        return SiteService(plain, factory, parsed, folder=site, drain_timeout=drain_timeout)
+    return StreamService(plain, factory, parsed, security=security, drain_timeout=drain_timeout)
 
 
 def makeService(options: Options) -> IService:

@@ -19,6 +19,7 @@ __all__ = [
     "is_multicast",
     "read_control",
     "read_source",
+    "refuse_runs",
     "request_packet_info",
     "request_runs",
     "segment_control",
@@ -58,6 +59,14 @@ def request_runs(udp: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def refuse_runs(udp: socket.socket) -> None:
+    """Let the socket receive single datagrams only, whatever it was set to before."""
+    try:
+        udp.setsockopt(_SOL_UDP, _UDP_GRO, 0)
+    except OSError:
+        pass  # The kernel has no runs.
 
 
 def request_packet_info(udp: socket.socket) -> bool:

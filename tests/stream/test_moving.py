@@ -74,8 +74,6 @@ class GivingTests(MovingCase):
         self.assertEqual(self.offers.most, MOST_AT_ONCE)
         self.assertEqual(self.factory.counters.given, len(peers))
         self.assertEqual((len(self.factory.group), len(other.group)), (0, len(peers)))
-        for protocol in other.group.members:
-            protocol.abort()
 
     def test_no_connections_are_given_at_once(self) -> None:
         """There is nothing to wait for."""
@@ -146,6 +144,8 @@ class GivingTests(MovingCase):
         self.assertNoResult(done)
         self.reactor.advance(0)
         self.assertEqual(self.successResultOf(done), GivenConnections(0, 0))
+        for member in factory.group.members:
+            factory.group.leave(member)
 
     def test_an_offer_that_raises_loses_no_connection(self) -> None:
         """It is the same as one that fails."""

@@ -32,7 +32,7 @@ FULL = MovingRecord(
 )
 
 _NUMBERS = st.integers(min_value=0, max_value=2**64 - 1)
-_SECONDS = st.integers(min_value=0, max_value=2**40).map(lambda count: count / 4)
+_SECONDS = st.integers(min_value=0, max_value=2**30).map(lambda count: count / 4)
 _ADDRESSES = st.one_of(
     st.none(),
     st.binary(max_size=108),

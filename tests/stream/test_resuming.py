@@ -87,11 +87,22 @@ class MovingCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor: Any = IdleReactor()
+        self.factories: list[StreamServerFactory] = []
         self.factory = self.serve(Counting)
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        """End all connections."""
+        for factory in self.factories:
+            for member in factory.group.members:
+                member.abort()
+        self.reactor.advance(0)
 
     def serve(self, kind: type[StreamProtocol], **limits: Any) -> StreamServerFactory:
         """Make a server; it has no port."""
-        return StreamServerFactory(self.reactor, kind, **limits)
+        factory = StreamServerFactory(self.reactor, kind, **limits)
+        self.factories.append(factory)
+        return factory
 
     def connect(self, factory: StreamServerFactory | None = None) -> tuple[Any, socket.socket]:
         """Return the protocol of a new connection, and its peer."""
@@ -100,9 +111,7 @@ class MovingCase(SynchronousTestCase):
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
         peer.settimeout(10)
         self.addCleanup(peer.close)
-        protocol = (factory or self.factory).resume(DetachedConnection(here))
-        self.addCleanup(protocol.abort)
-        return protocol, peer
+        return (factory or self.factory).resume(DetachedConnection(here)), peer
 
     def read(self, protocol: Any) -> None:
         """Let the transport read what has arrived."""
@@ -110,9 +119,7 @@ class MovingCase(SynchronousTestCase):
 
     def move(self, protocol: Any, factory: StreamServerFactory) -> Any:
         """Return the protocol that continues a connection."""
-        moved = factory.resume(*take_out(protocol))
-        self.addCleanup(moved.abort)
-        return moved
+        return factory.resume(*take_out(protocol))
 
 
 class MovableTests(MovingCase):
@@ -230,7 +237,6 @@ class StateTests(MovingCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(len(self.factory.group), 0)
         moved = self.factory.resume(detached, record)
-        self.addCleanup(moved.abort)
         peer.send(encode_frame(b"a"))
         self.read(moved)
         self.assertEqual(peer.recv(100), encode_frame(b"1:a"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -21,7 +22,11 @@ from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import default_endpoints
 from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
 from twsock.services.process import ProcessOptions, in_process
-from twsock.services.security import Security, find_development_certificate
+from twsock.services.security import (
+    Security,
+    certificate_directory,
+    find_development_certificate,
+)
 from twsock.services.stream import DEFAULT_PORT, stream_service
 from twsock.services.websocket import DEFAULT_WEBSOCKET_PORT, websocket_service
 
@@ -43,13 +48,20 @@ class _Everything(MultiService):
 
     _log = TextLogger()
 
-    def __init__(self, reactor: Any, port: int, group_endpoint: str, websocket_port: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        port: int,
+        group_endpoint: str,
+        websocket_port: int,
+        certificates: Path | None,
+    ) -> None:
         super().__init__()
         self._reactor = plain_reactor(reactor)
         self._upgrade = ""
         self._problem: SocketError | None = None
         self._stream = stream_service(
-            reactor, default_endpoints(port), security=self._find_security()
+            reactor, default_endpoints(port), security=self._find_security(certificates)
         )
         self._datagram = datagram_service(reactor, default_endpoints(port, "udp"))
         self._multicast = multicast_service(reactor, [group_endpoint])
@@ -57,10 +69,10 @@ class _Everything(MultiService):
         for service in (self._stream, self._datagram, self._multicast, self._websocket):
             service.setServiceParent(self)
 
-    def _find_security(self) -> Security | None:
+    def _find_security(self, certificates: Path | None) -> Security | None:
         """Return TLS with a development certificate; None if no certificate can be stored."""
         try:
-            file = find_development_certificate()
+            file = find_development_certificate(certificates)
             security = Security([file], UpgradePolicy.ALLOWED)
         except SocketError as error:
             self._problem = error
@@ -98,6 +110,7 @@ def everything_service(
     port: int = DEFAULT_PORT,
     group_endpoint: str = DEFAULT_GROUP_ENDPOINT,
     websocket_port: int = DEFAULT_WEBSOCKET_PORT,
+    certificates: Path | None = None,
 ) -> MultiService:
     """
     Make all services with their defaults.
@@ -109,10 +122,13 @@ def everything_service(
         choose both.
     :param group_endpoint: endpoint string of the group that is answered.
     :param websocket_port: port of WebSockets on the loopback addresses; 0 lets the system choose.
+    :param certificates: the folder of the certificate; None for that of the user.
     """
-    return _Everything(reactor, port, group_endpoint, websocket_port)
+    return _Everything(reactor, port, group_endpoint, websocket_port, certificates)
 
 
 def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock`` runs."""
-    return in_process(options, everything_service(options.reactor))
+    with certificate_directory(options) as directory:
+        service = everything_service(options.reactor, certificates=directory)
+    return in_process(options, service)

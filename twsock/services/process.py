@@ -113,11 +113,12 @@ class ProcessOptions(Options):
 
         :raises StartError: with ``--check``, when an option is invalid: one line without the usage.
         """
+        given = sys.argv[1:] if options is None else options
         try:
             super().parseOptions(options)
         except UsageError as error:
-            values: Any = self
-            if not values["check"]:
+            # An error may precede the option.
+            if "--check" not in given:
                 raise
             raise StartError(f"twsock: {error}") from error
 
@@ -276,12 +277,19 @@ class ProcessService(MultiService):
             self._sockets.close()
 
     def describe_check(self) -> list[str]:
-        """Return what the process would do, a line each."""
+        """
+        Return what the process would do, a line each.
+
+        :raises StartError: when it could not start.
+        """
+        from twsock.services.checking import describe_check
         from twsock.services.metrics import listening_services
 
         services = [*listening_services(self), *([] if self._page is None else [self._page])]
-        lines = [f"would listen on {text}" for each in services for text in each.descriptions]
-        return [*lines, "the options are valid; nothing was started"]
+        try:
+            return describe_check(services)
+        except ValueError as error:
+            raise StartError(f"twsock: {error}") from error
 
 
 @implementer(ILogFilterPredicate)

@@ -8,9 +8,12 @@ open connections keep theirs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from twisted.python.usage import Options, UsageError
@@ -35,6 +38,7 @@ __all__ = [
     "CertificateFile",
     "Security",
     "SecurityOptions",
+    "certificate_directory",
     "development_directory",
     "find_development_certificate",
 ]
@@ -179,13 +183,33 @@ def development_directory() -> Path:
     return state / "twsock" / "certificates"
 
 
-def find_development_certificate() -> CertificateFile:
+@contextmanager
+def certificate_directory(options: Options) -> Iterator[Path | None]:
+    """
+    Yield the folder of development certificates for `find_development_certificate`.
+
+    With ``--check`` it is a copy, which is removed at the end: a check leaves no file.
+    """
+    values: Any = options
+    if not values.get("check"):
+        yield None
+        return
+    with TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "certificates"
+        # An error that matters is found when the files are made.
+        with suppress(OSError, SocketError):
+            shutil.copytree(development_directory(), copy)
+        yield copy
+
+
+def find_development_certificate(directory: Path | None = None) -> CertificateFile:
     """
     Return the development certificate of this user; make it if there is none.
 
+    :param directory: the folder of the certificates; None for that of the user.
     :raises SocketError: when it cannot be made.
     """
-    files = find_or_make_certificates(development_directory())
+    files = find_or_make_certificates(directory or development_directory())
     return CertificateFile(files.server, authority=files.authority)
 
 
@@ -240,14 +264,15 @@ class SecurityOptions(Options):
         if level not in LEVELS:
             raise UsageError(f"--min-level takes {' or '.join(LEVELS)}, not {level!r}")
         try:
-            return Security(
-                self._find_files(),
-                policy,
-                client_certificate=ClientCertificatePolicy(client_certificate),
-                client_authorities=self._read_authorities(),
-                min_protection_level=LEVELS[level],
-                handshake_timeout=timeout,
-            )
+            with ExitStack() as stack:
+                return Security(
+                    self._find_files(stack),
+                    policy,
+                    client_certificate=ClientCertificatePolicy(client_certificate),
+                    client_authorities=self._read_authorities(),
+                    min_protection_level=LEVELS[level],
+                    handshake_timeout=timeout,
+                )
         except (SocketError, ValueError) as error:
             # Not a UsageError: twistd would print its whole usage text before the line.
             raise SystemExit(f"twsock: TLS cannot be offered: {error}") from error
@@ -283,9 +308,10 @@ class SecurityOptions(Options):
         if self["client-ca"] and not asks:
             raise UsageError("--client-ca needs --client-certificate")
 
-    def _find_files(self) -> list[CertificateFile]:
+    def _find_files(self, stack: ExitStack) -> list[CertificateFile]:
         if not self["certificates"]:
-            return [find_development_certificate()]
+            directory = stack.enter_context(certificate_directory(self))
+            return [find_development_certificate(directory)]
         # Absolute, as a daemon changes its directory before it reads them again.
         key = None if self["key"] is None else Path(self["key"]).absolute()
         password = self._read_password()
@@ -298,8 +324,10 @@ class SecurityOptions(Options):
             return None
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SocketError(f"cannot read {path}: {error}") from error
+        except OSError as error:
+            raise SocketError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SocketError(f"cannot read {path}: it is not UTF-8") from error
         return lines[0] if lines else ""
 
     def _read_authorities(self) -> list[Certificate]:

@@ -30,6 +30,7 @@ __all__ = [
     "DEFAULT_BACKLOG",
     "StreamEndpointSettings",
     "inner_endpoint",
+    "named_arguments",
     "parse_server_endpoint",
     "parse_server_endpoints",
 ]
@@ -128,6 +129,18 @@ def inner_endpoint(description: str) -> str:
     """
     kind, _, rest = description.partition(":")
     return inner_endpoint(rest) if kind.lower() == _PROXIED else description
+
+
+def named_arguments(words: EndpointString) -> dict[str, str]:
+    """
+    Return the arguments of an endpoint string by their names, as far as they have names.
+
+    :raises EndpointError: when an argument is missing or unknown.
+    """
+    if words.kind in _ARGUMENTS:
+        return _named(words)
+    port = {"port": words.arguments[0]} if words.arguments else {}
+    return {**port, **words.keywords}
 
 
 def _parse(

@@ -20,7 +20,13 @@ from twisted.internet.error import CannotListenError
 
 from twsock.log import TextLogger
 
-__all__ = ["DEFAULT_SOCKET_MODE", "OwnedPath", "UnixSocketSettings", "open_unix_socket"]
+__all__ = [
+    "DEFAULT_SOCKET_MODE",
+    "OwnedPath",
+    "UnixSocketSettings",
+    "check_unix_path",
+    "open_unix_socket",
+]
 
 #: Owner and group may connect.
 DEFAULT_SOCKET_MODE: Final = 0o660
@@ -116,9 +122,7 @@ def open_unix_socket(path: Path, settings: UnixSocketSettings) -> socket.socket:
     :raises CannotListenError: when another process listens there, when the path is no socket, or
         with the operating system's error. Nothing is left then.
     """
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        reason = f"the path of a UNIX socket is at most {_LONGEST_PATH} bytes long"
-        raise CannotListenError(None, str(path), OSError(errno.ENAMETOOLONG, reason))
+    check_unix_path(path)
     _remove_stale(path)
     made = _bind(path)
     owned = OwnedPath(path)
@@ -130,6 +134,34 @@ def open_unix_socket(path: Path, settings: UnixSocketSettings) -> socket.socket:
         made.close()
         raise CannotListenError(None, str(path), error) from error
     return made
+
+
+def check_unix_path(path: Path) -> None:
+    """
+    Check that a path can be that of a UNIX socket: not too long, and no other kind of file.
+
+    :raises CannotListenError: when it cannot.
+    """
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        reason = f"the path of a UNIX socket is at most {_LONGEST_PATH} bytes long"
+        raise CannotListenError(None, str(path), OSError(errno.ENAMETOOLONG, reason))
+    _find_socket(path)
+
+
+def _find_socket(path: Path) -> os.stat_result | None:
+    """
+    Return the status of a socket; None if there is none.
+
+    :raises CannotListenError: when the path is no socket.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        # The path does not exist; any other problem is reported by bind(2).
+        return None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise _in_use(path, "the file there is not a socket")
+    return found
 
 
 def _bind(path: Path) -> socket.socket:
@@ -150,13 +182,9 @@ def _remove_stale(path: Path) -> None:
 
     :raises CannotListenError: when a process listens there, or the path is no socket.
     """
-    try:
-        before = path.lstat()
-    except OSError:
-        # The path does not exist; any other problem is reported by bind(2).
+    before = _find_socket(path)
+    if before is None:
         return
-    if not stat.S_ISSOCK(before.st_mode):
-        raise _in_use(path, "the file there is not a socket")
     if _is_listened_on(path):
         raise _in_use(path, os.strerror(errno.EADDRINUSE))
     try:

@@ -25,6 +25,7 @@ __all__ = [
     "PrivateNames",
     "adopt_listening_socket",
     "forget_buffers",
+    "leave_listening",
     "leave_socket",
     "silence_unhandled",
     "take_over_channel",
@@ -68,7 +69,7 @@ PRIVATE_NAMES: Final = (
     PrivateNames(
         "twisted.internet.tcp._SocketCloser",
         "tests.loopback.test_handover",
-        {"_shouldShutdown": "leave a connection open whose socket was handed over"},
+        {"_shouldShutdown": "leave a socket open that was handed over"},
     ),
     PrivateNames(
         "twisted.internet.endpoints",
@@ -220,6 +221,15 @@ def leave_socket(descriptor: Any) -> bytes:
     # It leaves the reactor first, and then closes its descriptor.
     descriptor.connectionLost(Failure(ConnectionDone()))
     return queued
+
+
+def leave_listening(port: Any) -> None:
+    """Close a listening port without effect on its socket: another descriptor keeps it."""
+    # Otherwise Twisted calls shutdown(2), which ends the listening for all descriptors.
+    port._shouldShutdown = False
+    # It leaves the reactor first, and then closes its descriptor. That of a UNIX port would also
+    # remove the path.
+    Port.connectionLost(port, Failure(ConnectionDone()))
 
 
 def forget_buffers(descriptor: FileDescriptor) -> None:

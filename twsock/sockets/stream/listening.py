@@ -37,6 +37,7 @@ from twsock.sockets.stream.information import (
     StreamSocketInformation,
     StreamSocketListenerInformation,
 )
+from twsock.sockets.stream.listening_transfer import TransferableListener
 from twsock.sockets.stream.ports import listen_on_address, listen_on_all_addresses
 from twsock.sockets.waiting import (
     ClosesInBlock,
@@ -92,7 +93,7 @@ class AcceptedSocket(typing.Protocol):
 S = TypeVar("S", bound=AcceptedSocket)
 
 
-class SocketListener(ClosesInBlock, Generic[S]):
+class SocketListener(TransferableListener, ClosesInBlock, Generic[S]):
     """
     Accepts connections, for sockets of one kind.
 
@@ -134,6 +135,8 @@ class SocketListener(ClosesInBlock, Generic[S]):
         self._ports: list[IListeningPort] = []
         self._gates: list[AcceptGate] = []
         self._waiting: deque[S] = deque()
+        # Accepted, and not yet with a handler or in `_waiting`: a handshake is under way.
+        self._undelivered: set[S] = set()
         self._taker: Deferred[S] | None = None
         self._handlers: RunningHandlers[S] = self._make_handlers(reactor)
         self._handlers.counters = self._connections.counters
@@ -222,7 +225,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
         :raises ValueError: at once, when the timeout is negative.
         """
         check_timeout(timeout)
-        if self._is_closed:
+        if self._is_at_end():
             return fail(ClosedError("cannot accept: the listener was closed"))
         if not self._is_bound or self.connection_received:
             why = "handlers take the connections" if self._is_bound else "it is not bound"
@@ -273,6 +276,7 @@ class SocketListener(ClosesInBlock, Generic[S]):
             cancel the close.
         """
         self._is_closed = True
+        self._undelivered.clear()
         self._gates.clear()  # The gates accept the queued connections when their ports close.
         ports, self._ports = self._ports, []
         taker, self._taker = self._taker, None
@@ -386,6 +390,11 @@ class SocketListener(ClosesInBlock, Generic[S]):
 
     def _joined(self, accepted: S, host: str | None) -> None:
         self._connections.join(accepted, host)
+        self._undelivered.add(accepted)
+
+    def _is_at_end(self) -> bool:
+        """Return whether no connection will be returned any more."""
+        return self._is_closed and not (self._waiting or self._undelivered)
 
     def _secure(self, accepted: S, tls: ServerTls, secured: Callable[[], object]) -> None:
         """Run the handshake of an accepted connection, and call back once it is done."""
@@ -408,8 +417,13 @@ class SocketListener(ClosesInBlock, Generic[S]):
             # reason. A handler that called `abort` may also still be in that call.
             self._reactor.callLater(0, self._handlers.cancel, accepted)
         self._connections.leave(accepted)
+        self._undelivered.discard(accepted)
+        if self._taker is not None and self._is_at_end():
+            taker, self._taker = self._taker, None
+            taker.errback(ClosedError("the listener was closed"))
 
     def _deliver(self, accepted: S) -> None:
+        self._undelivered.discard(accepted)
         if self.connection_received:
             args = self._make_args(accepted)
             for handler in self.connection_received:

@@ -23,6 +23,8 @@ __all__ = [
     "FRAMINGS",
     "IDLE_SERVERS",
     "IDLE_TLS_SERVERS",
+    "OPERATIONS",
+    "PLAIN_SERVICE",
     "PROXIES",
     "RECORD_WAYS",
     "REFERENCE",
@@ -37,6 +39,9 @@ __all__ = [
 
 #: The server of streams that ratios refer to.
 REFERENCE: Final = "int32"
+
+#: The service without options for operations.
+PLAIN_SERVICE: Final = "service"
 
 #: The server of idle connections over TLS that ratios refer to.
 BARE_TLS: Final = "bare"
@@ -139,6 +144,19 @@ STREAM_SERVERS: Final = (
 TLS_SERVERS: Final = _some(
     STREAM_SERVERS,
     *("echo", "echo-lean", "sockets", REFERENCE, "asyncio-streams", "uvloop", "uvloop-each"),
+)
+
+OPERATIONS: Final = (
+    Program(PLAIN_SERVICE, "twsock-stream", "twsock_service"),
+    Program(
+        "service-metrics",
+        "twsock-stream --metrics, scraped each second",
+        "twsock_service",
+        ("--metrics",),
+    ),
+    Program(
+        "service-log", "twsock-stream --log-connections", "twsock_service", ("--log-connections",)
+    ),
 )
 
 #: Those whose memory for idle connections is compared unless others are asked for.

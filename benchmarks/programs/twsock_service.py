@@ -1,0 +1,48 @@
+"""
+twsock's stream service with the options of a process: ``--metrics`` and ``--log-connections``.
+
+The rest of the command line is that of ``twistd twsock-stream``. A page of ``--metrics`` listens on
+the abstract UNIX socket that `page_of` names. The log is formatted as by twistd, and dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.programs.serving import HOST, install, make_parser
+
+__all__ = ["main", "page_of"]
+
+
+def page_of(pid: int) -> str:
+    """Return the abstract UNIX address of the page of a process."""
+    return f"\0twsock-benchmark-{pid}"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serve, as the command line says."""
+    parser = make_parser()
+    parser.add_argument("--metrics", action="store_true", help="serve the page of metrics")
+    options, rest = parser.parse_known_args(argv)
+    reactor = install(options.reactor)
+
+    # Not at the top, as these modules import a reactor.
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    from twsock.services.stream import Options, makeService
+
+    with Path(os.devnull).open("w") as dropped:
+        globalLogBeginner.beginLoggingTo([textFileLogObserver(dropped)], redirectStandardIO=False)
+        given = Options()
+        page = ("--metrics", f"unix:{page_of(os.getpid())}") if options.metrics else ()
+        given.parseOptions(["--endpoint", f"tcp:0:interface={HOST}", *page, *rest])
+        process: Any = makeService(given)
+        process.privilegedStartService()
+        process.startService()
+        (service,) = process
+        print(service.ports[0].getHost().port, flush=True)
+        reactor.addSystemEventTrigger("before", "shutdown", process.stopService)
+        reactor.run()

@@ -23,7 +23,7 @@ from twsock.datagram.endpoint import datagram_endpoint_from_string
 from twsock.datagram.udp_socket import IReactorGroupSockets
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramEcho, FrameEchoFactory, MulticastEcho
-from twsock.services.keeping_reactor import KeepingReactor, plain_reactor
+from twsock.services.keeping_reactor import BindingReactor, KeepingReactor, plain_reactor
 from twsock.services.listening_sockets import ListeningSockets, SocketName
 from twsock.services.stream_endpoints import parse_server_endpoint
 from twsock.stream.listening.unix_endpoint import IReactorUnixSockets
@@ -236,6 +236,19 @@ class StreamTests(KeepingReactorTestCase):
             await maybeDeferred(port.stopListening)
             self.assertEqual(made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN), 1)
 
+    async def test_a_replaced_process_accepts_nothing_at_its_end(self) -> None:
+        """The connection waits for the other process."""
+        factory = FrameEchoFactory(reactor)
+        endpoint = parse_server_endpoint(self.keeping, "tcp:0:interface=127.0.0.1")
+        port: Any = await factory.listen(endpoint)
+        ((_, other),) = self.next_process().sockets.held()
+        self.sockets.owns_paths = False
+        with socket.socket() as peer:
+            peer.connect(("127.0.0.1", port.getHost().port))
+            await port.stopListening()
+            self.assertEqual(len(factory.group), 0)
+            other.accept()[0].close()
+
     async def test_a_stop_accepts_what_is_queued(self) -> None:
         """A client that has connected gets its answer."""
         factory = FrameEchoFactory(reactor)
@@ -253,14 +266,6 @@ class StreamTests(KeepingReactorTestCase):
 
 class DatagramTests(KeepingReactorTestCase):
     """UDP ports and groups."""
-
-    async def again(self, first: str, second: str) -> socket.socket:
-        """Listen with one string, then in the next process with another; return the socket."""
-        await self.listen_datagrams(first)
-        keeping = self.next_process()
-        await self.listen_datagrams(second, keeping)
-        ((_, kept),) = keeping.sockets.held()
-        return kept
 
     async def test_a_port_is_kept(self) -> None:
         """Its name is that of the endpoint."""
@@ -286,21 +291,132 @@ class DatagramTests(KeepingReactorTestCase):
         port = await self.listen_datagrams("multicast:224.3.0.5:0", self.next_process())
         self.assertEqual([each.group for each in port.memberships], ["224.3.0.5"])
 
-    async def test_buffers_are_set_again(self) -> None:
-        """To other sizes, and to the defaults of the system."""
-        plain, bigger = "udp:0:interface=127.0.0.1", "receiveBuffer=100000:sendBuffer=90000"
-        kept = await self.again(plain, f"{plain}:{bigger}")
-        self.assertEqual(option(kept, socket.SOL_SOCKET, socket.SO_RCVBUF), 200_000)
-        self.assertEqual(option(kept, socket.SOL_SOCKET, socket.SO_SNDBUF), 180_000)
+    async def changed(self, level: int, name: int, first: str, second: str) -> tuple[int, int]:
+        """Listen with an option, then in the next process without it; return both values."""
+        port = await self.listen_datagrams(first)
+        before = option(self.sockets.held()[-1][1], level, name)
+        keeping = self.next_process()
+        again = await self.listen_datagrams(second, keeping)
+        after = option(keeping.sockets.held()[-1][1], level, name)
+        await again.stopListening()
+        await port.stopListening()
+        return before, after
 
-    async def test_buffers_get_their_defaults_again(self) -> None:
-        """When the string has no sizes any more."""
-        plain, bigger = "udp:0:interface=127.0.0.1", "receiveBuffer=100000:sendBuffer=90000"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as fresh:
-            wanted = option(fresh, socket.SOL_SOCKET, socket.SO_RCVBUF)
-        kept = await self.again(f"{plain}:{bigger}", plain)
-        self.assertEqual(option(kept, socket.SOL_SOCKET, socket.SO_RCVBUF), wanted)
-        self.assertEqual(option(kept, socket.SOL_SOCKET, socket.SO_SNDBUF), wanted)
+    async def test_options_are_set_again(self) -> None:
+        """To other values, and to the defaults when the string has none any more."""
+        fresh = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(fresh.close)
+        received = option(fresh, socket.SOL_SOCKET, socket.SO_RCVBUF)
+        sent = option(fresh, socket.SOL_SOCKET, socket.SO_SNDBUF)
+        v4, v6 = "udp:0:interface=127.0.0.1", "udp:0:interface=[::1]"
+        group, group6 = "multicast:224.3.0.5:0", "multicast:[ff15::1]:0"
+        ip, ipv6, general = socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.SOL_SOCKET
+        for kind, text, level, name, with_it, without in (
+            (v4, "receiveBuffer=100000", general, socket.SO_RCVBUF, 200_000, received),
+            (v4, "sendBuffer=90000", general, socket.SO_SNDBUF, 180_000, sent),
+            (v4, "ttl=7", ip, socket.IP_TTL, 7, 128),
+            (v6, "ttl=7", ipv6, socket.IPV6_UNICAST_HOPS, 7, 128),
+            (v4, "dontFragment=yes", ip, _IP_MTU_DISCOVER, 2, 0),
+            (v6, "dontFragment=yes", ipv6, _IPV6_MTU_DISCOVER, 2, 0),
+            (v6, "dontFragment=yes", ipv6, _IPV6_DONTFRAG, 1, 0),
+            (group, "ttl=9", ip, socket.IP_MULTICAST_TTL, 9, 1),
+            (group, "loopback=no", ip, socket.IP_MULTICAST_LOOP, 0, 1),
+            (group6, "ttl=9", ipv6, socket.IPV6_MULTICAST_HOPS, 9, 1),
+            (group6, "loopback=no", ipv6, socket.IPV6_MULTICAST_LOOP, 0, 1),
+        ):
+            there = await self.changed(level, name, kind, f"{kind}:{text}")
+            self.assertEqual(there, (without, with_it), f"{kind}:{text}")
+            back = await self.changed(level, name, f"{kind}:{text}", kind)
+            self.assertEqual(back, (with_it, without), f"{kind}:{text}")
+
+    async def test_a_queued_datagram_is_answered_by_the_next_process(self) -> None:
+        """It is in the buffer of the shared socket."""
+        first = await self.listen_datagrams("udp:0:interface=127.0.0.1")
+        keeping = self.next_process()
+        first.pauseProducing()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.settimeout(10)
+            peer.sendto(b"x", ("127.0.0.1", first.getHost().port))
+            await first.stopListening()
+            await self.listen_datagrams("udp:0:interface=127.0.0.1", keeping)
+            await _turns()
+            self.assertEqual(peer.recv(10), b"x")
+
+
+class BindingReactorTests(KeepingReactorTestCase):
+    """The parent of workers binds for all of them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tables = [self.make_table() for _ in range(3)]
+        self.binding: Any = BindingReactor(reactor, self.tables)
+
+    def addresses(self) -> list[Any]:
+        """Return the local address of each worker's only socket."""
+        return [table.held()[0][1].getsockname() for table in self.tables]
+
+    def inodes(self) -> set[int]:
+        """Return the numbers of the sockets of all workers."""
+        return {os.fstat(table.held()[0][1].fileno()).st_ino for table in self.tables}
+
+    async def test_each_worker_has_a_tcp_socket_of_its_own(self) -> None:
+        """On the one port that the system chose."""
+        port = await self.listen("tcp:0:interface=127.0.0.1", self.binding)
+        self.assertTrue(verifyObject(interfaces.IListeningPort, port))
+        host = port.getHost()
+        self.assertEqual(self.addresses(), [(host.host, host.port)] * 3)
+        self.assertEqual(len(self.inodes()), 3)
+        names = {str(name) for table in self.tables for name, _ in table.held()}
+        self.assertEqual(names, {"tcp:127.0.0.1:0"})
+        await maybeDeferred(port.stopListening)
+        self.assertEqual([table.held() for table in self.tables], [[], [], []])
+
+    async def test_each_worker_has_a_udp_socket_of_its_own(self) -> None:
+        """The parent does not read from any."""
+        port = await self.listen_datagrams("udp:0:interface=127.0.0.1", self.binding)
+        self.assertEqual(len(set(self.addresses())), 1)
+        self.assertEqual(len(self.inodes()), 3)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(b"x", self.addresses()[0])
+            await _turns()
+        self.assertEqual(port.counters.received, 0)
+        await port.stopListening()
+        self.assertEqual([table.held() for table in self.tables], [[], [], []])
+
+    async def test_workers_share_the_socket_of_a_path(self) -> None:
+        """The path is removed once."""
+        port = await self.listen(f"unix:{self.path}", self.binding)
+        self.assertEqual(port.getHost().name, os.fsencode(self.path))
+        self.assertEqual(len(self.inodes()), 1)
+        await maybeDeferred(port.stopListening)
+        self.assertFalse(self.path.exists())
+
+    async def test_a_worker_accepts_from_its_socket(self) -> None:
+        """With the names of its table."""
+        await self.listen("tcp:0:interface=127.0.0.1", self.binding)
+        table = self.make_table()
+        table.inherit((name, each.dup()) for name, each in self.tables[1].held())
+        worker = KeepingReactor(reactor, table, shares_ports=True)
+        await self.listen("tcp:0:interface=127.0.0.1", worker)
+        self.assertEqual(table.held()[0][1].getsockname(), self.addresses()[0])
+
+    async def test_a_failure_leaves_nothing(self) -> None:
+        """Another program has the port."""
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            number = other.getsockname()[1]
+            before = self.count_descriptors()
+            with self.assertRaises(CannotListenError):
+                await self.listen(f"tcp:{number}:interface=127.0.0.1", self.binding)
+            self.assertEqual([table.held() for table in self.tables], [[], [], []])
+            self.assertEqual(self.count_descriptors(), before)
+
+
+#: <linux/in.h> and <linux/in6.h>.
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_IPV6_DONTFRAG = 62
 
 
 def _backlog_of(listening: socket.socket) -> int:

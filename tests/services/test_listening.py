@@ -26,6 +26,7 @@ from twsock.services.listening import (
     describe_port,
     parse_datagram_endpoint,
 )
+from twsock.services.listening_sockets import ListeningSockets, SocketName
 
 
 class FakePort:
@@ -189,6 +190,18 @@ class ListeningServiceTests(SynchronousTestCase):
             self.endpoint.listening.errback(OSError(errno.EADDRINUSE, "Address in use"))
         (line,) = lines
         self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", line)
+
+    def test_a_port_whose_socket_is_not_kept_is_known(self) -> None:
+        """Its endpoint opened the socket without our reactor."""
+        table = ListeningSockets()
+        self.addCleanup(table.close)
+        self.endpoint.listening.callback(self.port)
+        self.assertEqual(self.service.unkept_endpoints(table), ["late:1"])
+        kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        kept.bind(("127.0.0.1", 0))
+        table.inherit([(SocketName("udp", "127.0.0.1"), kept)])
+        self.port.host = IPv4Address("UDP", *kept.getsockname())
+        self.assertEqual(self.service.unkept_endpoints(table), [])
 
     def test_a_port_that_opens_after_the_stop_is_closed(self) -> None:
         """The service does not use it any more."""

@@ -9,16 +9,22 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Application, IService
 from twisted.logger import ILogObserver, LogLevel
 from twisted.python.usage import Options, UsageError
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.datagram.fake_ports import log_lines
 from tests.services.processes import PATIENCE, Daemon, daemon, twistd
+from twsock.services.keeping_reactor import BindingReactor, KeepingReactor, plain_reactor
+from twsock.services.listening_sockets import ListeningSockets, SocketName
 from twsock.services.process import ProcessOptions, ProcessService, StartError, process_owner
+from twsock.services.stream import Options as StreamOptions
+from twsock.services.stream import makeService
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -81,6 +87,62 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("--log-format json", str(error), f"{given=}: {error}")
             options("--log-format", "text", **given)
         self.assertRaises(UsageError, options, "--log-format", "xml")
+
+
+class KeptSocketTests(TestCase):
+    """A process whose sockets move to another one."""
+
+    def test_the_reactor_keeps_the_sockets_if_there_is_a_table(self) -> None:
+        """A parent of workers binds for them, and serves its page itself."""
+        from twisted.internet import reactor
+
+        parsed = options()
+        self.assertIs(parsed.reactor, reactor)
+        parsed.sockets = ListeningSockets()
+        self.assertIsInstance(parsed.reactor, KeepingReactor)
+        self.assertIs(parsed.reactor, parsed.page_reactor)
+        parsed.worker_sockets = [ListeningSockets()]
+        self.assertIsInstance(parsed.reactor, BindingReactor)
+        self.assertNotIsInstance(parsed.page_reactor, BindingReactor)
+        self.assertIs(plain_reactor(parsed.reactor), reactor)
+
+    def make(self, *words: str) -> tuple[ListeningSockets, Any]:
+        """Make a process with a table."""
+        parsed = StreamOptions()
+        parsed.parent = ProcessOptions()
+        parsed.parent.subCommand = "twsock-stream"
+        parsed.parent.update({"nodaemon": True, "debug": False})
+        parsed.sockets = ListeningSockets()
+        parsed.parseOptions(list(words))
+        self.addCleanup(parsed.sockets.close)
+        return parsed.sockets, makeService(parsed)
+
+    def test_a_failed_start_closes_every_socket(self) -> None:
+        """Also those of endpoints that were opened before, with their paths."""
+        with tempfile.TemporaryDirectory() as folder, socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            path = Path(folder) / "echo.sock"
+            taken = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            sockets, process = self.make("-e", f"unix:{path}", "-e", taken, "--health", LOCAL)
+            self.assertRaises(StartError, process.privilegedStartService)
+            self.assertFalse(path.exists())
+        self.assertEqual(sockets.held(), [])
+
+    async def test_the_sockets_of_services_and_page_are_kept(self) -> None:
+        """A plugin's socket that is not is logged."""
+        sockets, process = self.make("-e", LOCAL, "--health", LOCAL)
+        sockets.inherit([(SocketName("tcp", "127.0.0.1", 0, 7), socket.socket())])
+        with log_lines() as lines:
+            process.privilegedStartService()
+            process.startService()
+        self.assertEqual([each for each in lines if "itself" in each], [])
+        self.assertEqual(
+            [str(name) for name, _ in sockets.held()],
+            ["tcp:127.0.0.1:0#7", "tcp:127.0.0.1:0", "tcp:127.0.0.1:0#1"],
+        )
+        await process.stopService()
+        self.assertEqual(sockets.held(), [])
 
 
 class ProcessServiceTests(SynchronousTestCase):

@@ -11,11 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.services.processes import PATIENCE, echo, twistd
 from twsock.ip.address_errors import EndpointError
+from twsock.services.keeping_reactor import KeepingReactor
+from twsock.services.listening_sockets import ListeningSockets, SocketName
 from twsock.services.systemd import systemd_endpoint
 
 
@@ -73,6 +78,40 @@ class EnvironmentTests(SynchronousTestCase):
             self.assertIn(
                 words, self.socket_error(environment=everything, **settings), f"{settings=}"
             )
+
+
+class KeptTests(TestCase):
+    """A restarted process has the socket from the process before."""
+
+    def setUp(self) -> None:
+        self.sockets = ListeningSockets()
+        self.addCleanup(self.sockets.close)
+        self.keeping = KeepingReactor(reactor, self.sockets)
+
+    async def listen(self, **settings: Any) -> Any:
+        """Listen without a socket of systemd."""
+        endpoint = systemd_endpoint(self.keeping, "INET", environment={}, **settings)
+        port: Any = await endpoint.listen(Factory.forProtocol(Protocol))
+        self.addCleanup(lambda: maybeDeferred(port.stopListening))
+        return port
+
+    async def test_an_inherited_socket_needs_no_variable(self) -> None:
+        """Its name is that of the endpoint string."""
+        for settings, name in (
+            ({"name": "web"}, SocketName("systemd", "INET,web")),
+            ({"index": "1"}, SocketName("systemd", "INET", 1)),
+        ):
+            inherited = socket.create_server(("127.0.0.1", 0))
+            where = inherited.getsockname()
+            self.sockets.inherit([(name, inherited)])
+            port = await self.listen(**settings)
+            self.assertEqual((port.getHost().host, port.getHost().port), where, f"{name=}")
+
+    async def test_without_one_the_endpoint_fails_when_it_listens(self) -> None:
+        """The options are checked before the sockets are taken over."""
+        with self.assertRaises(EndpointError) as caught:
+            await self.listen(index="0")
+        self.assertIn("LISTEN_FDS is not set", str(caught.exception))
 
 
 class TwistdTests(SynchronousTestCase):

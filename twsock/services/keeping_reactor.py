@@ -15,16 +15,19 @@ from __future__ import annotations
 import os
 import socket
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.abstract import isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from zope.interface import directlyProvides, providedBy
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from typing_extensions import override
+from zope.interface import directlyProvides, implementer, providedBy
 
 from twsock._twisted import adopt_listening_socket
 from twsock.datagram.udp_socket import (
@@ -35,11 +38,15 @@ from twsock.datagram.udp_socket import (
     renew_udp_socket,
 )
 from twsock.ip.inherited import check_inherited
-from twsock.services.listening_sockets import KeptSocket, ListeningSockets
+from twsock.services.listening_sockets import (
+    KeptSocket,
+    ListeningSockets,
+    duplicate_socket,
+)
 from twsock.stream.listening.unix_endpoint import IReactorUnixSockets, UnixPort
 from twsock.stream.listening.unix_socket import UnixSocketSettings, open_unix_socket
 
-__all__ = ["KeepingReactor", "plain_reactor"]
+__all__ = ["BindingReactor", "BoundPort", "KeepingReactor", "plain_reactor"]
 
 
 class _Wanted(typing.Protocol):
@@ -54,6 +61,9 @@ class _Wanted(typing.Protocol):
 
     def renew(self, inherited: socket.socket) -> None:
         """Set the options of an inherited socket; raise ``SocketError`` if one cannot be set."""
+
+    def share(self, first: socket.socket) -> socket.socket:
+        """Return a socket of the same address for a further worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,10 @@ class _TcpSocket:
         with self._make() as fresh:
             check_inherited(inherited, fresh, (where[0] or "0.0.0.0", where[1]))
         inherited.listen(self.backlog)
+
+    def share(self, first: socket.socket) -> socket.socket:
+        # Port 0 is chosen once.
+        return replace(self, port=first.getsockname()[1]).open()
 
     def _make(self) -> socket.socket:
         family = socket.AF_INET6 if isIPv6Address(self.interface) else socket.AF_INET
@@ -124,6 +138,9 @@ class _UnixSocket:
         except OSError as error:
             raise CannotListenError(None, str(self.path), error) from error
 
+    def share(self, first: socket.socket) -> socket.socket:
+        return duplicate_socket(first)
+
 
 @dataclass(frozen=True, slots=True)
 class _AdoptedSocket:
@@ -134,6 +151,9 @@ class _AdoptedSocket:
 
     def renew(self, inherited: socket.socket) -> None:
         pass
+
+    def share(self, first: socket.socket) -> socket.socket:
+        return duplicate_socket(first)
 
 
 @dataclass(slots=True)
@@ -161,6 +181,10 @@ class _UdpSocket:
         self.opened = renew_udp_socket(
             inherited, self.address, self.port, self.options, shares_port=self.shares_port
         )
+
+    def share(self, first: socket.socket) -> socket.socket:
+        port = first.getsockname()[1]
+        return open_udp_socket(self.address, port, self.options, shares_port=True).udp
 
 
 class KeepingReactor:
@@ -308,19 +332,105 @@ class KeepingReactor:
         return port
 
     def _claim(self, wanted: _Wanted) -> KeptSocket:
-        kept, is_inherited = self._sockets.claim(*wanted.key, wanted.open)
-        if is_inherited:
-            try:
-                wanted.renew(kept)
-            except BaseException:
+        return _claim(self._sockets, wanted, wanted.open)
+
+
+class BindingReactor(KeepingReactor):
+    """
+    A reactor that opens the sockets of worker processes, and accepts and reads nothing itself.
+
+    Each worker has a socket of its own for a ``tcp`` or ``udp`` port, with ``SO_REUSEPORT``: the
+    kernel spreads connections and peers over them. All workers share the socket of a UNIX path,
+    and one that another program has opened.
+
+    :param reactor: see `KeepingReactor`.
+    :param tables: those of the workers, 1 or more.
+    """
+
+    def __init__(self, reactor: Any, tables: Sequence[ListeningSockets]) -> None:
+        super().__init__(reactor, tables[0], shares_ports=True)
+        self._tables = tuple(tables)
+        # The workers read.
+        self.addReader = self.removeReader = _watch_nothing
+
+    @override
+    def _listen(self, wanted: _Wanted, factory: IProtocolFactory) -> IListeningPort:
+        return BoundPort(self._claim_all(wanted))
+
+    @override
+    def _claim(self, wanted: _Wanted) -> KeptSocket:
+        first, *others = self._claim_all(wanted)
+        first.closes_with(others)
+        return first
+
+    def _claim_all(self, wanted: _Wanted) -> list[KeptSocket]:
+        claimed: list[KeptSocket] = []
+        try:
+            for table in self._tables:
+                find = partial(wanted.share, claimed[0]) if claimed else wanted.open
+                claimed.append(_claim(table, wanted, find))
+        except BaseException:
+            for kept in claimed:
                 kept.close()
-                raise
-        return kept
+            raise
+        return claimed
+
+
+@implementer(IListeningPort)
+class BoundPort:
+    """
+    A port whose connections other processes accept.
+
+    :param sockets: all of one address; the port closes them.
+    """
+
+    def __init__(self, sockets: Sequence[KeptSocket]) -> None:
+        self._sockets = tuple(sockets)
+        self._host = _host_of(self._sockets[0])
+
+    def getHost(self) -> IAddress:
+        """Return the address that clients connect to."""
+        return self._host
+
+    def startListening(self) -> None:
+        """Do nothing: the sockets listen already."""
+
+    def stopListening(self) -> Deferred[None]:
+        """Close the sockets of this process."""
+        for each in self._sockets:
+            each.close()
+        return succeed(None)
 
 
 def plain_reactor(reactor: Any) -> Any:
     """Return the reactor behind a `KeepingReactor`; any other reactor itself."""
     return reactor.plain if isinstance(reactor, KeepingReactor) else reactor
+
+
+def _claim(
+    table: ListeningSockets, wanted: _Wanted, find: Callable[[], socket.socket]
+) -> KeptSocket:
+    """Claim a socket, and set its options if it was inherited."""
+    kept, is_inherited = table.claim(*wanted.key, find)
+    if is_inherited:
+        try:
+            wanted.renew(kept)
+        except BaseException:
+            kept.close()
+            raise
+    return kept
+
+
+def _watch_nothing(_descriptor: object) -> None:
+    pass
+
+
+def _host_of(bound: socket.socket) -> IAddress:
+    name = bound.getsockname()
+    if not isinstance(name, tuple):
+        return UNIXAddress(os.fsencode(name))
+    kind: Literal["TCP", "UDP"] = "UDP" if bound.type == socket.SOCK_DGRAM else "TCP"
+    return IPv6Address(kind, *name) if len(name) == 4 else IPv4Address(kind, *name)
 
 
 def _open_abstract(name: str, backlog: int) -> socket.socket:

@@ -37,6 +37,7 @@ from twsock.ip.address_errors import EndpointError, listening_error
 from twsock.ip.addresses import describe_address
 from twsock.log import TextLogger
 from twsock.protocols import DatagramProtocol
+from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.measurements import Measurement, measure_datagrams
 from twsock.services.options import count_option
 from twsock.services.process import ProcessOptions, StartError
@@ -164,6 +165,7 @@ class ListeningService(Service):
         self._reactor = reactor
         self._endpoints = endpoints
         self._ports: list[Any] = []
+        self._listening: list[tuple[str, Any]] = []
         self._is_listening = False
         self.is_hurried = False
 
@@ -176,6 +178,18 @@ class ListeningService(Service):
     def ports(self) -> Sequence[IListeningPort]:
         """The listening ports, in the order of the endpoints."""
         return tuple(self._ports) if self._is_listening else ()
+
+    def unkept_endpoints(self, sockets: ListeningSockets) -> list[str]:
+        """
+        Return the endpoint strings whose sockets are not in a table.
+
+        A plugin's endpoint may open its socket without the reactor that it was made with.
+        """
+        return [
+            description
+            for description, port in self._listening
+            if self._is_listening and not sockets.is_bound(port.getHost())
+        ]
 
     # To be overridden.
 
@@ -233,6 +247,7 @@ class ListeningService(Service):
         self.is_hurried = False
         process_signals.add(self._reactor, self)
         self._ports = []
+        self._listening = []
         opening: list[Deferred[Any]] = []
         for description, endpoint in self._endpoints:
             problems: list[str] = []
@@ -268,6 +283,7 @@ class ListeningService(Service):
             # The service was stopped before the endpoint listened.
             return maybeDeferred(port.stopListening)
         self._ports.append(port)
+        self._listening.append((description, port))
         self._reactor.callWhenRunning(self._log_listening, self.describe_opened(port), description)
         return None
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from twsock.stream.listening.unix_socket import OwnedPath
 
-__all__ = ["KeptSocket", "ListeningSockets", "SocketName"]
+__all__ = ["KeptSocket", "ListeningSockets", "SocketName", "duplicate_socket"]
 
 #: Kinds whose address is a path.
 _WITH_PATHS: Final = frozenset({"control", "unix"})
@@ -91,15 +91,32 @@ class KeptSocket(socket.socket):
     :ivar path: the path that the socket is bound to; None for other sockets.
     """
 
-    def __init__(self, descriptor: int, path: OwnedPath | None, closed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        path: OwnedPath | None,
+        table: ListeningSockets,
+        closed: Callable[[], None],
+    ) -> None:
         super().__init__(fileno=descriptor)
         self.path = path
+        self._table = table
         self._report_close: Callable[[], None] | None = closed
+        self._others: tuple[KeptSocket, ...] = ()
+
+    @property
+    def accepts_at_end(self) -> bool:
+        """Read by `twsock.stream.AcceptGate`; see `ListeningSockets`."""
+        return self._table.accepts_at_end
+
+    def closes_with(self, others: Iterable[KeptSocket]) -> None:
+        """Close other sockets at the end of this one."""
+        self._others = tuple(others)
 
     @override
     def dup(self) -> socket.socket:  # type: ignore[override]
         """Return a duplicate that is independent of the table."""
-        return socket.socket(fileno=os.dup(self.fileno()))
+        return duplicate_socket(self)
 
     @override
     def close(self) -> None:
@@ -108,6 +125,9 @@ class KeptSocket(socket.socket):
         report, self._report_close = self._report_close, None
         if report is not None:
             report()
+        others, self._others = self._others, ()
+        for each in others:
+            each.close()
 
 
 class _Entry:
@@ -142,9 +162,13 @@ class ListeningSockets:
 
     The table keeps a duplicate of each socket until its port is closed. It removes the path of a
     UNIX socket at the same time if the process owns the path.
+
+    :ivar accepts_at_end: whether a port that closes first accepts the connections that the kernel
+        has queued. Set it to False when another process accepts them.
     """
 
     def __init__(self) -> None:
+        self.accepts_at_end = True
         self._entries: dict[SocketName, _Entry] = {}
         self._owns_paths = True
 
@@ -154,13 +178,14 @@ class ListeningSockets:
         Whether this process removes the paths of its UNIX sockets.
 
         Set it to False when another process has taken over all sockets, and to True in that
-        process: paths of inherited sockets are not removed until then.
+        process: paths of inherited sockets are not removed until then. It also sets
+        `accepts_at_end`.
         """
         return self._owns_paths
 
     @owns_paths.setter
     def owns_paths(self, value: bool) -> None:
-        self._owns_paths = value
+        self._owns_paths = self.accepts_at_end = value
         for entry in self._entries.values():
             if entry.path is not None:
                 entry.path.is_owned = value
@@ -253,7 +278,16 @@ class ListeningSockets:
                 del self._entries[name]
                 entry.close()
 
-        return KeptSocket(entry.socket.dup().detach(), entry.path, closed)
+        return KeptSocket(os.dup(entry.socket.fileno()), entry.path, self, closed)
+
+
+def duplicate_socket(original: socket.socket) -> socket.socket:
+    """
+    Return a duplicate.
+
+    Unlike ``dup`` of a socket this changes no flag: all duplicates share ``O_NONBLOCK``.
+    """
+    return socket.socket(fileno=os.dup(original.fileno()))
 
 
 def _is_orphan(name: SocketName, entry: _Entry) -> bool:

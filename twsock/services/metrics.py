@@ -104,7 +104,7 @@ def check_metrics(options: Options) -> None:
     for option in ("metrics", "health"):
         if given[option] is not None:
             try:
-                parse_server_endpoint(given.reactor, given[option])
+                parse_server_endpoint(given.page_reactor, given[option])
             except EndpointError as error:
                 raise UsageError(f"--{option}: {describe_mistake(error)}") from error
     if given["metrics"] is not None and importlib.util.find_spec("prometheus_client") is None:

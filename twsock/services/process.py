@@ -18,6 +18,7 @@ import os
 import pwd
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -39,7 +40,7 @@ from zope.interface import implementer
 
 from twsock.log import TextLogger
 from twsock.services.json_log import json_log_observer
-from twsock.services.keeping_reactor import KeepingReactor
+from twsock.services.keeping_reactor import BindingReactor, KeepingReactor, plain_reactor
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.notify import process_notifier
 from twsock.services.options import choice_option, seconds_option
@@ -67,12 +68,18 @@ class ProcessOptions(Options):
     """
     The options of every service; checks some options of ``twistd`` before they are used.
 
+    Set the first three before `reactor` or `page_reactor` is used.
+
     :ivar sockets: the sockets that the process keeps for another process; None if it keeps none.
-        Set it before `reactor` is used.
+    :ivar worker_sockets: in the parent of workers, the sockets of each worker; None otherwise.
+    :ivar shares_ports: in a worker, whether the sockets of its ports have ``SO_REUSEPORT``.
     """
 
     sockets: ListeningSockets | None = None
+    worker_sockets: Sequence[ListeningSockets] | None = None
+    shares_ports = False
     _keeping: KeepingReactor | None = None
+    _binding: BindingReactor | None = None
 
     optParameters: list[list[Any]] = [
         ["log-format", None, "text", "Log format: text, or json (one object per line)."],
@@ -95,15 +102,24 @@ class ProcessOptions(Options):
         """
         The reactor for endpoints and services.
 
-        It is a `KeepingReactor` if the process keeps its sockets; `plain_reactor` returns the one
-        behind it.
+        It is a `KeepingReactor` if the process keeps its sockets, and a `BindingReactor` if workers
+        serve them; `plain_reactor` returns the one behind it.
         """
+        if self.worker_sockets is None:
+            return self.page_reactor
+        if self._binding is None:
+            self._binding = BindingReactor(plain_reactor(self.page_reactor), self.worker_sockets)
+        return self._binding
+
+    @property
+    def page_reactor(self) -> Any:
+        """The reactor for the page of metrics and health, which this process serves itself."""
         from twisted.internet import reactor
 
         if self.sockets is None:
             return reactor
-        if self._keeping is None or self._keeping.sockets is not self.sockets:
-            self._keeping = KeepingReactor(reactor, self.sockets)
+        if self._keeping is None:
+            self._keeping = KeepingReactor(reactor, self.sockets, shares_ports=self.shares_ports)
         return self._keeping
 
     @override
@@ -190,7 +206,7 @@ class ProcessService(MultiService):
     def _make_page(self, options: ProcessOptions) -> Any:
         from twsock.services.metrics import listening_services, metrics_service
 
-        return metrics_service(options.reactor, options, lambda: listening_services(self))
+        return metrics_service(options.page_reactor, options, lambda: listening_services(self))
 
     @override
     def privilegedStartService(self) -> None:
@@ -233,7 +249,25 @@ class ProcessService(MultiService):
             # A daemon keeps no terminal open.
             os.close(self._terminal)
             self._terminal = None
+        if self._sockets is not None:
+            self._warn_of_unkept(self._sockets)
         self._report_ready()
+
+    def _warn_of_unkept(self, sockets: ListeningSockets) -> None:
+        """Log the endpoints whose sockets cannot move to another process."""
+        from twsock.services.metrics import listening_services
+
+        def warn(_: object) -> None:
+            for service in listening_services(self):
+                for description in service.unkept_endpoints(sockets):
+                    self._log.warn(
+                        "{description} opened its socket itself: a restart cannot keep it",
+                        description=description,
+                    )
+
+        # Some endpoints listen later.
+        opening = DeferredList([each.opening for each in listening_services(self)])
+        opening.addCallback(warn)
 
     def _report_ready(self) -> None:
         """Report to the service manager once all services listen and the reactor runs."""

@@ -160,9 +160,12 @@ class AcceptGate:
         """
         Accept the connections that the kernel has queued, as far as there is room.
 
-        Does nothing when the reactor itself stops, since it then closes every connection.
+        Does nothing when the reactor itself stops, since it then closes every connection, and when
+        another process accepts from the same socket.
         """
         if self._left is not None or not self._port.disconnecting:
+            return
+        if not getattr(self._socket, "accepts_at_end", True):
             return
         self._left = _MOST_QUEUED
         tries_left = _MOST_FRUITLESS

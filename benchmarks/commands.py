@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "broadcast": "what each receiver of a broadcast to WebSockets costs a server",
     "websocket-core": "what it costs to decode and to encode a WebSocket message",
     "operations": "what metrics and a log of connections cost the stream service",
+    "rolling": "how many requests fail while instances behind HAProxy are replaced",
     "values": "what it costs to read and to write a record of four values",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",
     "paths": "which modules of twsock an event passes, and how many calls it takes",

@@ -16,6 +16,7 @@ UNPAIRED_TESTS = {
     "tests/sockets/stream/test_ends_in_memory.py": "transports that call back within a close",
     "tests/stream/test_moving_model.py": "one connection that moves at random moments",
     "tests/sockets/stream/test_synchronous_pairs.py": "any conversation on transports in memory",
+    "tests/test_deployment.py": "deploy/, docs/deployment.rst",
     "tests/test_documents.py": "README.md, CONTRIBUTING.md, docs/, newsfragments/",
     "tests/test_coming_from.py": "docs/coming-from.rst",
     "tests/test_examples.py": "examples/",

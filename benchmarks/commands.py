@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "idle-tls": "how much memory an idle connection over TLS needs",
     "flush": "what a long stream in small writes costs",
     "relay": "what a proxy costs that passes bytes on in both directions",
+    "handover": "how long a connection pauses that moves to another process",
     "framing": "what it costs to decode frames, for each byte",
     "websocket": "what an echoed WebSocket message costs a server",
     "websocket-idle": "how much memory an idle WebSocket needs",

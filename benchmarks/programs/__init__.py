@@ -21,6 +21,7 @@ __all__ = [
     "FLUSH_WAYS",
     "FRAMES",
     "FRAMINGS",
+    "HANDOVERS",
     "IDLE_SERVERS",
     "IDLE_TLS_SERVERS",
     "OPERATIONS",
@@ -138,6 +139,12 @@ STREAM_SERVERS: Final = (
     _on_uvloop("uvloop-each", "uvloop Protocol, a write per frame", "each"),
     _on_uvloop("uvloop-streams", "uvloop streams", "streams"),
     Program("c", "C, epoll, whole frames", "c_program", ("c_epoll",), executable="cc"),
+)
+
+#: Servers that move their connections.
+HANDOVERS: Final = (
+    Program("echo", "twsock FrameEcho", "twsock_handover"),
+    Program("echo-lean", "twsock FrameEcho, --reactor=twsock", "twsock_handover", (_LEAN,)),
 )
 
 #: Those that are compared over TLS. The others are not needed to see what TLS itself costs.

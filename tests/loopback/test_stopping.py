@@ -210,6 +210,39 @@ class FactoryTests(OnEveryReactor):
 
         self.conduct(work)
 
+    def test_a_queued_peer_has_a_second_for_its_first_request(self) -> None:
+        """Its connection was established, so the request may be on its way."""
+
+        async def work(reactor: Any) -> None:
+            factory = FrameEchoFactory(reactor)
+            port: Any = await factory.listen(any_port(reactor))
+            talking, silent = queue(("127.0.0.1", port.getHost().port), 2, b"")
+            await port.stopListening()
+            draining = factory.drain(5)
+            await turns(reactor)
+            self.assertEqual(len(factory.group), 2)
+            talking.sendall(FRAME)
+            self.assertEqual(await finish(reactor, [talking, silent]), [FRAME, b""])
+            self.assertEqual(await draining, 0)
+
+        self.conduct(work)
+
+    def test_a_drain_accepts_the_queue_of_a_port_that_has_not_closed_yet(self) -> None:
+        """A port closes in the next turn of the reactor."""
+
+        async def work(reactor: Any) -> None:
+            for timeout, answer in ((5, FRAME), (0, None)):
+                factory = FrameEchoFactory(reactor)
+                port: Any = await factory.listen(any_port(reactor))
+                peers = queue(("127.0.0.1", port.getHost().port), 3, FRAME)
+                closing = port.stopListening()
+                draining = factory.drain(timeout)
+                self.assertEqual(await finish(reactor, peers), [answer] * 3, f"{timeout=}")
+                self.assertEqual(await draining, 0, f"{timeout=}")
+                await closing
+
+        self.conduct(work)
+
     def test_a_port_that_stops_after_the_drain_resets_its_queue(self) -> None:
         """A factory that drains accepts no connection."""
 

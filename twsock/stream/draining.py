@@ -29,6 +29,10 @@ class Drainable(typing.Protocol):
         """Measures the intervals."""
 
     @property
+    def was_queued(self) -> bool:
+        """Whether the connection was accepted when its port stopped."""
+
+    @property
     def is_idle(self) -> bool:
         """Whether a message could be handled now, and none has arrived."""
 
@@ -59,8 +63,8 @@ class Drain:
         self._stream = stream
         # The next check whether a message has arrived.
         self._looking: IDelayedCall | None = None
-        # Whether a handshake was in progress: a message may follow it.
-        self._awaits_first_message = False
+        # Whether it was just accepted, or a handshake was in progress: a message may follow.
+        self._awaits_first_message = protocol.was_queued
 
     def close_if_idle(self) -> None:
         """Close, unless a message is not handled yet, or may wait in the kernel."""

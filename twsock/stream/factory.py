@@ -114,6 +114,8 @@ class StreamServerFactory(ServerFactory):
         self.group.on_room = self._reopen
         self._gates: list[AcceptGate] = []
         self._is_at_limit = False
+        # Whether a stopping port accepts the connections that the kernel has queued.
+        self._takes_queue = False
 
     @property
     def counters(self) -> Counters:
@@ -145,12 +147,17 @@ class StreamServerFactory(ServerFactory):
         """
         Close all connections after answering what they have received; abort them at the deadline.
 
-        Stop the ports first: otherwise they accept further connections.
+        Stop the ports first: otherwise they accept further connections. Connections that the kernel
+        has queued for a stopping port are accepted, as far as there is room; each of them has a
+        second for its first message.
 
         :param timeout: seconds until the deadline; 0 aborts at once.
         :returns: fires when no connection is left, with the number of aborted ones.
         """
         for gate in self._gates:
+            if timeout > 0:
+                # A port closes in the next turn of the reactor.
+                gate.accept_queued()
             gate.shut()
         self._gates.clear()
         return ensureDeferred(self.group.drain(timeout))
@@ -201,7 +208,10 @@ class StreamServerFactory(ServerFactory):
             return None
         if group.address_limit is not None and not group.admits(host_of(addr)):
             return None
-        return self._build()
+        protocol = self._build()
+        if self._takes_queue:
+            protocol.was_queued = True
+        return protocol
 
     def _build(self) -> StreamProtocol:
         """Make a protocol with the limits of this factory."""
@@ -228,8 +238,12 @@ class StreamServerFactory(ServerFactory):
             self._gates = [gate for gate in self._gates if not gate.is_closed]
             counters = self.group.add_port(port, describe_address(port.getHost()))
             admits = self._admits_for(counters)
-            self._gates.append(AcceptGate(port, self.group.clock, self._has_room, admits))
+            gate = AcceptGate(port, self.group.clock, self._has_room, admits, self._take_queue)
+            self._gates.append(gate)
         return port
+
+    def _take_queue(self, begins: bool) -> None:
+        self._takes_queue = begins
 
     def _admits_for(self, counters: Counters) -> Callable[[str | None], bool] | None:
         """Return the check of a peer's address; None if there is no limit for one address."""

@@ -59,6 +59,8 @@ class StreamProtocol(DetachableProtocol):
     _is_delivering = False
     _early = b""
     _drain: Drain | None = None  # Set by `drain`.
+    #: Whether the connection was accepted when its port stopped: its first message may follow.
+    was_queued = False
 
     # Overridden by applications.
 

@@ -53,6 +53,8 @@ class AcceptGate:
     :param port: a listening TCP or UNIX port of Twisted; the gate becomes its ``socket``.
     :param clock: measures the pause after the machine had no descriptor left.
     :param has_room: called before each accept. If it returns False, nothing is accepted.
+    :param ends: called with True before a stopping port accepts the queue of the kernel, and with
+        False afterwards.
     :param admits: called with the host of each accepted connection, or None for a UNIX socket. If
         it returns False, the connection is closed. It is not called if the peers are proxies.
 
@@ -68,7 +70,9 @@ class AcceptGate:
         clock: IReactorTime,
         has_room: Callable[[], bool],
         admits: Callable[[str | None], bool] | None = None,
+        ends: Callable[[bool], None] | None = None,
     ) -> None:
+        self._ends = ends
         self._admits = None if _speaks_for_others(port) else admits
         self._port = port
         self._clock = clock
@@ -147,20 +151,20 @@ class AcceptGate:
 
     def shutdown(self, how: int) -> None:
         """Accept the queued connections, then shut the socket down; called by a stopping port."""
-        self._accept_queued()
+        self.accept_queued()
         self._socket.shutdown(how)
 
     def close(self) -> None:
         """Accept the queued connections, then close the socket; called by a stopping port."""
-        self._accept_queued()
+        self.accept_queued()
         self.shut()
         self._socket.close()
 
-    def _accept_queued(self) -> None:
+    def accept_queued(self) -> None:
         """
         Accept the connections that the kernel has queued, as far as there is room.
 
-        Does nothing when the reactor itself stops, since it then closes every connection, and when
+        Does nothing while the port is not stopping, the second time, when the reactor itself stops, since it then closes every connection, and when
         another process accepts from the same socket.
         """
         if self._left is not None or not self._port.disconnecting:
@@ -168,12 +172,16 @@ class AcceptGate:
         if not getattr(self._socket, "accepts_at_end", True):
             return
         self._left = _MOST_QUEUED
+        if self._ends is not None:
+            self._ends(True)
         tries_left = _MOST_FRUITLESS
         while self._left and tries_left:
             before = self._left
             self._port.doRead()
             if self._left == before:
                 tries_left -= 1
+        if self._ends is not None:
+            self._ends(False)
 
     def _pause(self) -> None:
         if self._left is not None:

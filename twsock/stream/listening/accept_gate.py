@@ -164,8 +164,9 @@ class AcceptGate:
         """
         Accept the connections that the kernel has queued, as far as there is room.
 
-        Does nothing while the port is not stopping, the second time, when the reactor itself stops, since it then closes every connection, and when
-        another process accepts from the same socket.
+        Does nothing the second time, and while the port is not stopping. Also when the reactor
+        itself stops, since it then closes every connection, and when another process accepts from
+        the same socket.
         """
         if self._left is not None or not self._port.disconnecting:
             return

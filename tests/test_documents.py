@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import io
 import re
@@ -115,3 +116,37 @@ class DocumentTests(SynchronousTestCase):
         """In docs/, and in the news."""
         pages = [document for document in DOCUMENTS if document.suffix == ".rst"]
         self.assertEqual([mistake for page in pages for mistake in mistakes_in(page)], [])
+
+
+#: A line of a table: its text, in the width of the first column.
+_LINE = re.compile(r"^(?!=|Line )(\S.{0,53}?) {2,}\S", re.MULTILINE)
+_LEVELS = {"critical": {"failure", "critical", "error"}, "warn": {"warn"}, "info": {"info"}}
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Return the method and the message of each event that the package logs."""
+    for path in (ROOT / "twsock").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            for argument in node.args[:1]:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    yield node.func.attr, argument.value
+
+
+class LogTests(SynchronousTestCase):
+    """The lines of the log in docs/operations.rst."""
+
+    def test_each_line_is_logged_at_its_level(self) -> None:
+        """A message that changes has to change there, too: programs may select by it."""
+        page = (ROOT / "docs" / "operations.rst").read_text("utf-8")
+        events = list(logged())
+        for level, methods in _LEVELS.items():
+            table = re.search(rf"^``{level}``.*:\n\n=(?s:.*?\n=.*?\n)=", page, re.MULTILINE)
+            assert table is not None
+            lines = _LINE.findall(table[0].partition("\n=")[2])
+            self.assertGreater(len(lines), 3, level)
+            for line in lines:
+                pattern = re.escape(line).replace("…", ".+")
+                found = [text for method, text in events if method in methods]
+                self.assertTrue(any(re.fullmatch(pattern, text) for text in found), (level, line))

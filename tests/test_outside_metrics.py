@@ -1,12 +1,15 @@
 """
-The page of ``--metrics``, read by programs of Prometheus; see docs/operations.rst.
+The page of ``--metrics``, read by programs of Prometheus, and JSON logs, read by jq.
 
 Each test is skipped where its program is not installed, and in the daily profile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +35,16 @@ def used_service() -> Iterator[tuple[int, int]]:
         page, port = running.wait_for_ports(2)
         echo(port)
         yield page, port
+
+
+def break_rules(port: int) -> None:
+    """Connect, and be refused: a frame above all limits, and a request that is no WebSocket."""
+    for words in (b"\xff" * 8, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            connection.sendall(words)
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(1000):
+                    pass
 
 
 def read(url: str) -> bytes:
@@ -135,3 +148,39 @@ class PrometheusTests(Folder):
         end = time.monotonic() + PATIENCE
         while self.ask(address, "twsock_connections_total") is None:
             self.assertLess(time.monotonic(), end, "Prometheus scrapes nothing")
+
+
+class JqTests(Folder):
+    """``jq`` reads each line of a log."""
+
+    @needs("jq")
+    def test_every_line_of_each_service_is_an_object(self) -> None:
+        """From the start to the end, with warnings, certificates and ends of connections."""
+        connections = ("--endpoint", _LOCAL, "--log-connections", "--drain-timeout", "0")
+        for service, options in (
+            ("twsock-stream", connections),
+            ("twsock-stream", (*connections, "--tls", "--framing", "line")),
+            ("twsock-websocket", connections),
+            ("twsock-datagram", ("--endpoint", f"udp:{_LOCAL[4:]}")),
+            ("twsock-multicast", ("--endpoint", "multicast:224.3.0.5:0:interface=lo")),
+        ):
+            with twistd(service, *options, "--log-format", "json") as running:
+                running.wait_for('"event": "listening on ')
+                if options[:4] == connections[:4]:
+                    listening = json.loads(running.log.splitlines()[-1])
+                    break_rules(int(listening["fields"]["address"].split(":")[2]))
+                running.process.send_signal(signal.SIGHUP)
+                running.wait_for("SIGHUP|certificate of")
+                running.terminate()
+                running.wait()
+            lines = running.log.splitlines()
+            name = self.write("log", running.log)
+            found = self.run_program(
+                "jq",
+                "-r",
+                "[.time, .level, .namespace, .event, .message] | map(type) | unique[]",
+                name,
+            )
+            self.assertEqual(found.split(), ["string"] * len(lines), (service, running.log))
+            levels = set(self.run_program("jq", "-r", ".level", name).split())
+            self.assertLessEqual(levels, {"info", "warn"}, (service, running.log))

@@ -49,6 +49,7 @@ class JsonLineTests(SynchronousTestCase):
                 "time": "2026-01-31T23:59:59.500000Z",
                 "level": "warn",
                 "namespace": "twsock.example",
+                "event": "{peer} sent {size:d} bytes\nand {left.real} more",
                 "message": "127.0.0.1 sent 7 bytes\nand 3 more",
                 "fields": {"peer": "127.0.0.1", "size": 7, "left": 3},
             },

@@ -27,7 +27,10 @@ from typing import Any, Final, TextIO
 from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.reflect import safe_str
 
-__all__ = ["JSON_FIELDS", "format_json_line", "json_log_observer"]
+__all__ = ["JSON_EVENT", "JSON_FIELDS", "format_json_line", "json_log_observer"]
+
+#: An event with this member has its value as the name of the event.
+JSON_EVENT: Final = "json_event"
 
 #: An event with this member has its value, a dictionary, as the fields.
 JSON_FIELDS: Final = "json_fields"
@@ -61,6 +64,7 @@ def format_json_line(event: LogEvent) -> str | None:
         "time": _format_time(event.get("log_time")),
         "level": level.name,
         "namespace": event.get("log_namespace") or "",
+        "event": str(event.get(JSON_EVENT) or event.get("log_format") or ""),
         "message": message,
         "fields": _fields(event),
     }

@@ -81,6 +81,7 @@ class EventTests(SynchronousTestCase):
             {
                 "level": "warn",
                 "namespace": "twsock.example",
+                "event": "{peer} sent {size} bytes",
                 "message": "worker 2: 127.0.0.1:5 sent 3 bytes",
                 "fields": {"peer": "127.0.0.1:5", "size": 3, "worker": 2},
             },

@@ -16,7 +16,7 @@ from typing import Any, Final
 from twisted.logger import InvalidLogLevelError, LogLevel
 
 from twsock.log import TextLogger
-from twsock.services.json_log import JSON_FIELDS
+from twsock.services.json_log import JSON_EVENT, JSON_FIELDS
 
 __all__ = ["MAX_LOG_LINE", "LogLines", "log_line"]
 
@@ -67,18 +67,21 @@ def log_line(line: str, worker: int, level: Any = LogLevel.info) -> None:
     """
     event = _parse(line)
     if event is None:
-        _emit(_NAMESPACE, level, worker, line, {})
+        _emit(_NAMESPACE, level, worker, line, {}, "")
         return
     text = str(event.get("message"))
     if isinstance(event.get("traceback"), str):
         text += "\n" + event["traceback"]
     fields = event["fields"] if isinstance(event.get("fields"), dict) else {}
     namespace = str(event.get("namespace") or _NAMESPACE)
-    _emit(namespace, _level(event.get("level")), worker, text, fields)
+    name = str(event.get("event") or "")
+    _emit(namespace, _level(event.get("level")), worker, text, fields, name)
 
 
-def _emit(namespace: str, level: Any, worker: int, text: str, fields: dict[str, Any]) -> None:
-    extra = {JSON_FIELDS: {**fields, "worker": worker}}
+def _emit(
+    namespace: str, level: Any, worker: int, text: str, fields: dict[str, Any], name: str
+) -> None:
+    extra = {JSON_FIELDS: {**fields, "worker": worker}, JSON_EVENT: name}
     TextLogger(namespace).emit(level, "worker {worker}: {text}", worker=worker, text=text, **extra)
 
 

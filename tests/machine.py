@@ -1,12 +1,14 @@
 """
 A small machine with systemd, in a container of systemd-nspawn: a script runs on it as root.
 
-Its root is an empty folder with the read-only ``/usr`` of this machine. It has a network of its own
-with the loopback interface alone, and the twsock of this checkout in ``/opt/twsock``.
+Its root is a new folder with the read-only ``/usr`` of this machine; it sees no other folder, since
+systemd empties ``/tmp`` when it boots. It has a network of its own with the loopback interface
+alone, and the twsock of this checkout in ``/opt/twsock``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +28,14 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 #: Seconds for a script; many times the time of the slowest.
 _PATIENCE: Final = 240
 
-# nspawn needs a /run that is a file system of its own; nobody else sees this one.
-_OWN_RUN: Final = 'mount -t tmpfs tmpfs /run && exec systemd-nspawn "$@"'
+# nspawn needs a /run that is a file system of its own; nobody else sees this one. It makes two
+# groups below that of its process, which the machines of other tests must not share.
+_NSPAWN: Final = """
+mount -t tmpfs tmpfs /run
+echo $$ > "$1/cgroup.procs"
+shift
+exec systemd-nspawn "$@"
+"""
 
 _UNIT: Final = """
 [Unit]
@@ -66,7 +75,7 @@ def why_no_machine() -> str | None:
             return f"not installed: {program}"
     try:
         run_on_a_machine("true")
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         return f"systemd-nspawn does not work here: {str(error)[-200:]}"
     return None
 
@@ -80,18 +89,20 @@ def run_on_a_machine(script: str) -> str:
     :returns: each command, after ``+``, and its output.
     :raises AssertionError: when the script fails or does not end, with its output.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _control_group() as group:
         root = Path(folder, "root")
         _fill(root, script)
         options = [
             *("--quiet", f"--directory={root}", "--bind-ro=/usr", *_bound()),
             *("--private-network", "--register=no", "--keep-unit", "--link-journal=no"),
+            # For the filters of IPAddressDeny=, which are programs in BPF.
+            *("--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf"),
             *("--console=pipe", f"--rlimit=NOFILE=1024:{_most_files()}"),
         ]
         done = subprocess.run(
             [
-                *("unshare", "--mount", "--propagation", "private", "sh", "-c", _OWN_RUN, "sh"),
-                *options,
+                *("unshare", "--mount", "--propagation", "private"),
+                *("sh", "-euc", _NSPAWN, "sh", str(group), *options),
                 *("--boot", "--", "systemd.unit=script.service"),
             ],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
@@ -107,6 +118,22 @@ def run_on_a_machine(script: str) -> str:
     if done.returncode:
         raise AssertionError(f"status {done.returncode}\n{done.stdout}\n{output}")
     return output
+
+
+@contextlib.contextmanager
+def _control_group() -> Iterator[Path]:
+    """Make a control group (version 2) for a machine, and remove it with all groups in it."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+    places = [Path(words[1]) for words in mounts if words[2] == "cgroup2"]
+    if not places:
+        raise AssertionError("cgroup2 is not mounted")
+    group = Path(tempfile.mkdtemp(prefix="twsock-", dir=places[0]))
+    try:
+        yield group
+    finally:
+        # The machine and its processes have ended. rmdir(2) removes a group with its files.
+        for path, _, _ in os.walk(group, topdown=False):
+            Path(path).rmdir()
 
 
 def _most_files() -> int:

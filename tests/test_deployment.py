@@ -305,6 +305,20 @@ class MachineTests(SynchronousTestCase):
         self.assertRegex(printed, r"\nserved \d{2,}\n")
         self.assertIn("Result=success", printed)
 
+    def test_clients_of_other_networks_are_dropped(self) -> None:
+        """Until their network is added, with the command of the page."""
+        printed = self.run_script(
+            "useradd --system --user-group twsock",
+            commands("activation"),
+            "ip address add 192.0.2.1/24 dev lo",
+            # It waits, as no packet arrives.
+            "! timeout 3 /opt/twsock/bin/twsock echo tcp:192.0.2.1:1337 dropped",
+            commands("clients"),
+            "/opt/twsock/bin/twsock echo tcp:192.0.2.1:1337 accepted",
+        )
+        self.assertIn('received the response: "accepted"', printed)
+        self.assertNotIn('received the response: "dropped"', printed)
+
     def test_web_site_and_websockets_behind_haproxy(self) -> None:
         """A file and a WebSocket, over TLS that HAProxy terminates, on UNIX sockets."""
         if find("haproxy") is None or find("curl") is None:

@@ -19,6 +19,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -34,7 +35,10 @@ from tests import THOROUGH
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Files that a build may read, and folders beside them that it must leave out.
-SOURCES = ("LICENSE", "README.md", "pyproject.toml", "setup.cfg", "twisted", "twsock")
+SOURCES = (
+    *("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg"),
+    *("deploy", "docs", "twisted", "twsock"),
+)
 BYSTANDERS = ("benchmarks", "examples", "tests")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "dropin.cache", "*.egg-info", "build", "dist")
 #: Seconds for one command; many times the time of the slowest.
@@ -107,6 +111,19 @@ def wheel() -> Path:
     pip("wheel", *options, "--wheel-dir", built, checkout)
     (found,) = built.iterdir()
     return found
+
+
+@functools.cache
+def source_distribution() -> set[str]:
+    """Build the source distribution; return the paths of its files, from its own folder on."""
+    checkout, built = copy_of_the_checkout("distribution-source"), workshop() / "distributions"
+    built.mkdir()
+    program = "import os, sys; from setuptools.build_meta import build_sdist as build"
+    run(sys.executable, "-c", f"{program}; os.chdir({str(checkout)!r}); build({str(built)!r})")
+    (found,) = built.iterdir()
+    with tarfile.open(found) as archive:
+        files = [Path(member.name) for member in archive.getmembers() if member.isfile()]
+    return {str(Path(*path.parts[1:])) for path in files}
 
 
 @functools.cache
@@ -292,3 +309,13 @@ class WheelTests(SynchronousTestCase):
         needed = map(Requirement, self.metadata().get_all("Requires-Dist", []))
         names = {need.name: need.extras for need in needed if need.marker is None}
         self.assertEqual(names, {"Twisted": {"tls"}, "h11": set(), "typing_extensions": set()})
+
+
+class SourceDistributionTests(SynchronousTestCase):
+    """The files of the source distribution."""
+
+    def test_files_to_deploy_and_pages_are_in_it(self) -> None:
+        """It has all of ``deploy/`` and ``docs/``, beside the package."""
+        files = [path for name in ("deploy", "docs") for path in (ROOT / name).rglob("*.*")]
+        expected = {str(path.relative_to(ROOT)) for path in files if path.is_file()}
+        self.assertLessEqual(expected | {"deploy/Containerfile"}, source_distribution())

@@ -41,7 +41,7 @@ UNPAIRED_TESTS = {
     "tests/test_outside_compression.py": "compressed WebSockets, with outside programs",
     "tests/test_outside_proxies.py": "WebSockets through outside proxies",
     "tests/test_outside_websockets.py": "WebSockets, with outside programs",
-    "tests/test_packaging.py": "setup.cfg",
+    "tests/test_packaging.py": "setup.cfg, MANIFEST.in",
     "tests/test_pairing.py": "tests/ itself",
     "tests/test_parameters.py": "the parameters of all public calls",
     "tests/test_private_names.py": "twsock/_twisted.py",

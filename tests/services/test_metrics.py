@@ -14,7 +14,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.services.processes import PATIENCE, echo, twistd
 from twsock.services.everything import everything_service
@@ -23,6 +23,7 @@ from twsock.services.metrics import MetricsService, listening_services
 from twsock.services.process import ProcessOptions
 from twsock.services.quiet_site import MAX_BODY
 from twsock.services.stream import stream_service
+from twsock.services.stream_endpoints import parse_server_endpoint
 
 _PAGE = "tcp:0:interface=127.0.0.1"
 
@@ -124,6 +125,26 @@ class ReadinessTests(SynchronousTestCase):
         self.assertEqual(len(found), 4)
         for service in found:
             self.assertIsInstance(service, ListeningService)
+
+
+class QueueTests(TestCase):
+    """Clients that the page has not accepted when it stops."""
+
+    async def test_a_queued_request_is_answered(self) -> None:
+        """The kernel has established its connection."""
+        from twisted.internet import reactor
+
+        endpoints = [(_PAGE, parse_server_endpoint(reactor, _PAGE))]
+        page = MetricsService(reactor, endpoints, list, has_metrics=False)
+        page.startService()
+        port: Any = page.ports[0]
+        with socket.create_connection(("127.0.0.1", port.getHost().port), timeout=10) as client:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+            await page.stopService()
+            answer = b""
+            while chunk := client.recv(4096):
+                answer += chunk
+        self.assertTrue(answer.endswith(b"live\n"), answer)
 
 
 class ProcessTests(SynchronousTestCase):

@@ -84,6 +84,39 @@ class NumberTests(PageTestCase):
         self.assertFalse(any(client.transport.disconnected for client in self.clients))
 
 
+class DrainTests(PageTestCase):
+    """The page at the end of its process."""
+
+    def test_without_connections_it_ends_at_once(self) -> None:
+        """It leaves no timer."""
+        self.successResultOf(self.factory.drain())
+
+    def test_a_client_that_waits_for_its_next_request_is_closed(self) -> None:
+        """It has its answer."""
+        client = self.connect()
+        self.assertTrue(client.ask())
+        draining = self.factory.drain()
+        self.assertTrue(client.transport.disconnecting)
+        self.assertNoResult(draining)
+        self.clients.remove(client)
+        client.lose()
+        self.successResultOf(draining)
+
+    def test_a_new_client_has_a_second_for_its_request(self) -> None:
+        """The port has accepted it when it closed."""
+        client, silent = self.connect(), self.connect()
+        draining = self.factory.drain()
+        self.reactor.advance(0.9)
+        self.assertFalse(client.transport.disconnecting)
+        self.assertTrue(client.ask())
+        self.assertIn(b"connection: close", client.transport.value().lower())
+        self.assertTrue(client.transport.disconnecting)
+        self.assertNoResult(draining)
+        self.reactor.advance(0.1)
+        self.successResultOf(draining)
+        self.assertFalse(silent.transport.disconnecting)
+
+
 class TimeTests(PageTestCase):
     """Clients that are slow."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,16 @@ class LimitTests(SiteBuilder):
 class ServiceTests(SiteBuilder):
     """`SiteService`, which stops both."""
 
+    async def test_a_queued_request_is_answered_at_the_stop(self) -> None:
+        """The port accepts its connection when it closes."""
+        service = websocket_service(reactor, [LOCAL], site=self.folder)
+        service.startService()
+        port: Any = service.ports[0]
+        with socket.create_connection(("127.0.0.1", port.getHost().port), timeout=10) as client:
+            client.sendall(get("/none"))
+            await service.stopService()
+            self.assertIn(b" 404 ", client.recv(4096))
+
     async def test_second_signal_ends_the_wait_for_responses(self) -> None:
         """The first one gives them the time of the drain."""
         memory: Any = MemoryReactorClock()
@@ -323,8 +334,8 @@ class ServiceTests(SiteBuilder):
         self.lose(transport.protocol)
         self.successResultOf(stopping)
 
-    def test_stop_aborts_connections_that_came_during_it(self) -> None:
-        """The pages were drained before the last WebSocket, and none is left behind it."""
+    def test_connections_that_come_during_the_stop_have_a_second(self) -> None:
+        """The port accepts the queue of the kernel when it closes."""
         memory: Any = MemoryReactorClock()
         service = websocket_service(memory, [LOCAL], site=self.folder)
         service.startService()
@@ -332,12 +343,20 @@ class ServiceTests(SiteBuilder):
         channel, transport = self.connect()
         channel.dataReceived(get("/ws", *UPGRADE))
         stopping = service.stopService()
-        page, late = self.connect()
-        self.assertFalse(late.is_aborted)
+        asking, answered = self.connect()
+        silent, late = self.connect()
         transport.protocol.connectionLost(Failure(ConnectionDone()))
+        memory.advance(0.9)
+        asking.dataReceived(get("/none"))
+        self.assertIn(b" 404 ", answered.value())
+        self.assertTrue(answered.disconnecting)
+        asking.connectionLost(Failure(ConnectionDone()))
+        self.assertFalse(late.disconnecting or late.is_aborted)
+        self.assertNoResult(stopping)
+        memory.advance(0.1)
+        self.assertTrue(late.disconnecting)
+        silent.connectionLost(Failure(ConnectionDone()))
         self.successResultOf(stopping)
-        self.assertTrue(late.is_aborted)
-        page.connectionLost(Failure(ConnectionDone()))
 
     def test_service_can_start_again(self) -> None:
         """Its site accepts WebSockets as before."""

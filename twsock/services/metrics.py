@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python.usage import Options, UsageError
 from typing_extensions import override
@@ -24,7 +24,11 @@ from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import ListeningService, describe_mistake
 from twsock.services.measurements import Measurement
 from twsock.services.stream_endpoints import parse_server_endpoint
+from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.waiters import Waiters
+
+if TYPE_CHECKING:
+    from twsock.services.metrics_page import PageSite
 
 __all__ = ["MetricsService", "check_metrics", "listening_services", "metrics_service"]
 
@@ -53,6 +57,7 @@ class MetricsService(ListeningService):
         self._services = services
         self._has_metrics = has_metrics
         self._is_draining = False
+        self._sites: list[PageSite] = []
         self._delay = Waiters()
 
     @property
@@ -87,10 +92,27 @@ class MetricsService(ListeningService):
         from twsock.services.metrics_page import page_factory
 
         self._is_draining = False
-        listening: Deferred[IListeningPort] = endpoint.listen(
-            page_factory(self._reactor, self, has_metrics=self._has_metrics)
-        )
-        return listening
+        site = page_factory(self._reactor, self, has_metrics=self._has_metrics)
+        self._sites.append(site)
+        listening: Deferred[IListeningPort] = endpoint.listen(site)
+        return listening.addCallback(self._serve_queue_at_end)
+
+    @override
+    async def stop(self) -> None:
+        await self.close_ports()
+        sites, self._sites = self._sites, []
+        await DeferredList([site.drain() for site in sites])
+
+    def _serve_queue_at_end(self, port: Any) -> Any:
+        """Let a stopping port accept the clients that the kernel has queued."""
+        if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+            AcceptGate(port, self._reactor, _has_room)
+        return port
+
+
+def _has_room() -> bool:
+    # The site limits its connections itself.
+    return True
 
 
 def check_metrics(options: Options) -> None:

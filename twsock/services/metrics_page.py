@@ -13,8 +13,9 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
@@ -22,8 +23,10 @@ from typing_extensions import override
 
 from twsock.services.measurements import Kind, Measurement, group_by_name
 from twsock.services.quiet_site import QuietSite
+from twsock.stream.connection import FIRST_MESSAGE_TIME
+from twsock.waiters import Waiters
 
-__all__ = ["IDLE_TIME", "MAX_CONNECTIONS", "REQUEST_TIME", "PageSource", "page_factory"]
+__all__ = ["IDLE_TIME", "MAX_CONNECTIONS", "REQUEST_TIME", "PageSite", "PageSource", "page_factory"]
 
 #: How many connections one endpoint has at most. One more aborts the connection whose last answer
 #: is the oldest, so that clients which hold connections cannot lock out a load balancer.
@@ -49,17 +52,21 @@ class PageSource(typing.Protocol):
         """Return the measurements of all services."""
 
 
-def page_factory(reactor: Any, source: PageSource, *, has_metrics: bool) -> ServerFactory:
+def page_factory(reactor: Any, source: PageSource, *, has_metrics: bool) -> PageSite:
     """
     Make the factory of the pages.
 
     :param has_metrics: whether ``/metrics`` is served; needs prometheus-client.
     """
-    return typing.cast(ServerFactory, _PageSite(_Page(source, has_metrics), reactor))
+    return PageSite(_Page(source, has_metrics), reactor)
 
 
-class _PageSite(QuietSite):
-    """Limits the number of connections, and the time of each request."""
+class PageSite(QuietSite):
+    """
+    The server of one endpoint; limits the number of connections, and the time of each request.
+
+    :ivar is_draining: whether each answer is the last of its connection.
+    """
 
     def __init__(self, page: _Page, reactor: Any) -> None:
         super().__init__(page, reactor)
@@ -67,6 +74,21 @@ class _PageSite(QuietSite):
         self.clock: IReactorTime = reactor
         # In the order of their last answers.
         self._channels: dict[_Channel, None] = {}
+        self.is_draining = False
+        self._emptied = Waiters()
+
+    def drain(self) -> Deferred[None]:
+        """
+        Close the connections that await no answer; the others have a second for their request.
+
+        Stop the ports first.
+
+        :returns: fires when no connection is left, or after the second.
+        """
+        self.is_draining = True
+        for channel in list(self._channels):
+            channel.drain()
+        return self._emptied.wait_at_most(FIRST_MESSAGE_TIME if self._channels else 0, self.clock)
 
     def join(self, channel: _Channel) -> None:
         """Add a connection; abort another one if there are too many."""
@@ -85,15 +107,22 @@ class _PageSite(QuietSite):
     def leave(self, channel: _Channel) -> None:
         """Forget a connection."""
         self._channels.pop(channel, None)
+        if not self._channels:
+            self._emptied.fire()
 
 
 class _Channel(HTTPChannel):
     """A connection that ends if a request takes too long to arrive."""
 
-    site: _PageSite
+    site: PageSite
     _deadline: IDelayedCall | None = None
     # Whether a request is awaited: the first one, or one that has begun to arrive.
     _has_begun = True
+
+    def drain(self) -> None:
+        """Close, unless a request is awaited."""
+        if not self._has_begun:
+            self.loseConnection()
 
     def abort(self) -> None:
         """End the connection without waiting for the peer."""
@@ -114,6 +143,13 @@ class _Channel(HTTPChannel):
             self._has_begun = True
             self._wait(REQUEST_TIME)
         super().dataReceived(data)
+
+    @override
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        if self.site.is_draining:
+            request.setHeader(b"Connection", b"close")
+            return False
+        return bool(super().checkPersistence(request, version))
 
     @override
     def requestDone(self, request: Any) -> None:

@@ -26,6 +26,7 @@ from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
 from twsock.services.quiet_site import QuietSite
+from twsock.stream.connection import FIRST_MESSAGE_TIME
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
 from twsock.websocket.judging import serves_loopback
@@ -87,6 +88,8 @@ class FileSite(QuietSite):
         """
         Close idle connections now, and the others after their response.
 
+        Connections that are made later have a second for a request.
+
         :param timeout: seconds until the connections that are left are aborted.
         :returns: fires when no connection of HTTP is left.
         """
@@ -146,6 +149,8 @@ class _Channel(HTTPChannel):
         super().__init__()
         self._has_progress = False
         self._watch = LoopingCall(self._check)
+        # While a connection that came at the stop of its port has time for its request.
+        self._grace: IDelayedCall | None = None
 
     @override
     def connectionMade(self) -> None:
@@ -156,6 +161,8 @@ class _Channel(HTTPChannel):
         self.site.channels.add(self)
         self._watch.clock = self.site.clock
         self._watch.start(PATIENCE, now=False)
+        if self.site.is_draining:
+            self._grace = self.site.clock.callLater(FIRST_MESSAGE_TIME, self._end_grace)
 
     @override
     def write(self, data: bytes) -> None:
@@ -180,7 +187,10 @@ class _Channel(HTTPChannel):
         super().connectionLost(reason)
 
     def drain(self) -> None:
-        """Close now, or after the response that is being sent."""
+        """Close now, or after the response to the request that is awaited or being answered."""
+        if self._grace is not None:
+            return
+        # From now on the channel drops what arrives.
         self.persistent = False
         if not self.requests:
             self.loseConnection()
@@ -194,7 +204,14 @@ class _Channel(HTTPChannel):
         """Stop the checks: the connection has ended, or belongs to a WebSocket now."""
         if self._watch.running:
             self._watch.stop()
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
         self.site.leave(self)
+
+    def _end_grace(self) -> None:
+        self._grace = None
+        self.drain()
 
     def _check(self) -> None:
         if not self._has_progress:

@@ -27,6 +27,7 @@ from twsock.services.security import Security
 from twsock.services.stream import StreamService, default_max_connections
 from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoints
 from twsock.services.stream_options import DEFAULT_DRAIN_TIMEOUT, StreamServiceOptions
+from twsock.stream.connection import FIRST_MESSAGE_TIME
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL
@@ -99,7 +100,8 @@ class SiteService(StreamService):
         draining = site.drain(0 if self.is_hurried else self.drain_timeout)
         await super().stop()
         await draining
-        site.abort()  # Connections that came before the ports were closed.
+        # Connections that came before the ports were closed.
+        await site.drain(0 if self.is_hurried else FIRST_MESSAGE_TIME)
 
 
 class Options(StreamServiceOptions):

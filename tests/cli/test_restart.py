@@ -97,6 +97,15 @@ def wait_for_file(name: str, old: OldProcess) -> None:
             return
 
 
+def runs(process: int) -> bool:
+    """Return whether a process runs; one that nobody has reaped yet does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 class RestartTests(SynchronousTestCase):
     """The command in this process."""
 
@@ -129,7 +138,7 @@ class RestartTests(SynchronousTestCase):
         """Run a restart that fails; the program has ended then."""
         failed: Any = self.assertRaises(CommandError, self.run_command, script, **settings)
         if Path("started").exists() and (process := Path("started").read_text().strip()):
-            self.assertRaises(ProcessLookupError, os.kill, int(process), 0)
+            self.assertFalse(runs(int(process)), f"process {process} runs")
         error: CommandError = failed
         return error
 
@@ -141,8 +150,8 @@ class RestartTests(SynchronousTestCase):
             with self.old(answering(Restarted(123), Moved(5, draining))):
                 shown = self.run_command(WAITS)
             process = int(Path("started").read_text())
+            self.assertTrue(runs(process))
             os.kill(process, signal.SIGTERM)
-            os.waitpid(process, 0)
             expected = f"process 123 serves now, process 99 drains {words}\n"
             self.assertEqual(shown, expected, f"{draining=}")
 
@@ -237,10 +246,29 @@ class RestartTests(SynchronousTestCase):
             Path("started").unlink(missing_ok=True)
             Path("control").unlink(missing_ok=True)
             with self.old(answering()):
-                error = self.fails(f"echo $$ > started; kill -{name} $PPID; exec sleep 1000")
+                error = self.fails(
+                    f"echo $$ > started; kill -{name} {os.getpid()}; exec sleep 1000"
+                )
             line = f"SIG{name}: process 99 goes on"
             self.assertEqual((error.line, error.exit_code), (line, status), f"{name=}")
         self.assertIs(signal.getsignal(signal.SIGINT), before)
+
+    def test_after_a_restart_the_program_has_another_parent(self) -> None:
+        """As systemd wants to be the parent, before the old process names the new one."""
+        parents = []
+
+        def play(old: OldProcess) -> None:
+            answering(Restarted(123), Moved(0, 0))(old)
+            status = Path(f"/proc/{Path('started').read_text().strip()}/stat").read_text()
+            parents.append(int(status.rpartition(") ")[2].split()[1]))
+
+        with self.old(play):
+            self.run_command(WAITS)
+        os.kill(int(Path("started").read_text()), signal.SIGTERM)
+        self.assertNotIn(os.getpid(), parents)
+        commands = [Path(f"/proc/{each}/cmdline").read_bytes() for each in parents]
+        self.assertEqual([each for each in commands if b"_parent.py" in each], [])
+        self.assertEqual(len(commands), 1)
 
     def test_without_a_service_nothing_is_started(self) -> None:
         """One line says what to do."""
@@ -323,8 +351,8 @@ class RestartTests(SynchronousTestCase):
             error = self.assertRaises(CommandError, self.run_command, WAITS)
         self.assertEqual(str(error), "process 99 has ended, and no process has taken over")
         process = int(Path("started").read_text())
+        self.assertTrue(runs(process))
         os.kill(process, signal.SIGTERM)
-        os.waitpid(process, 0)
 
     def test_a_new_process_that_ends_at_once_is_a_failure(self) -> None:
         """It has taken over, and was killed; the old one serves again."""

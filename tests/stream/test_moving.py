@@ -71,7 +71,7 @@ class GivingTests(MovingCase):
             self.assertNoResult(done)
             other.resume(*self.offers.take())
         self.assertEqual(self.successResultOf(done), GivenConnections(len(peers), 0))
-        self.assertEqual(self.offers.most, MOST_AT_ONCE)
+        self.assertEqual(self.offers.most, 64)
         self.assertEqual(self.factory.counters.given, len(peers))
         self.assertEqual((len(self.factory.group), len(other.group)), (0, len(peers)))
 

@@ -1,7 +1,7 @@
 """
-Random frames, random cuts, random moments of moving: every byte arrives once and in order.
+Random messages, random cuts, random moments of moving: every byte arrives once and in order.
 
-The kernel's buffers are small, so connections move with partial frames and with answers that wait.
+The buffers of the kernel are small: connections move with parts of messages and waiting answers.
 Controls lose these bytes on purpose, and the tests notice it.
 """
 
@@ -18,9 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import THOROUGH
 from tests.stream.test_transport import IdleReactor
 from twsock.handover import DetachedConnection
-from twsock.protocols import FrameEchoFactory
+from twsock.protocols import FrameEcho, FrameEchoFactory, LineEcho, LineEchoFactory
+from twsock.stream.detaching import name_of
+from twsock.stream.moving_record import MovingRecord, encode_record
 from twsock.stream.resuming import take_out
 from twsock.wire import encode_frame
+from twsock.wire.lines import encode_line
+from twsock.wire.proxy_header import ProxyHeader
 
 #: What happens to a connection between its two owners.
 Between = Callable[[DetachedConnection], DetachedConnection]
@@ -29,9 +33,16 @@ Between = Callable[[DetachedConnection], DetachedConnection]
 MOST_STEPS = 4_000
 
 
+#: The header of a connection behind a proxy.
+HEADER = ProxyHeader(("192.0.2.1", 1000), ("198.51.100.2", 2000))
+
+
 class Journey:
     """
-    One connection that moves again and again while frames are under way.
+    One connection that moves again and again while messages are under way.
+
+    Lines come back with CRLF, as they were sent. Every third connection is behind a proxy: its
+    bytes are sent through Twisted's queue.
 
     :param seed: decides everything.
     """
@@ -40,16 +51,23 @@ class Journey:
         self.random = Random(seed)
         self.between = between
         self.reactor: Any = IdleReactor()
-        self.factories = [FrameEchoFactory(self.reactor) for _ in range(2)]
+        has_lines = seed % 2
+        make = LineEchoFactory if has_lines else FrameEchoFactory
+        self.factories: list[Any] = [make(self.reactor) for _ in range(2)]
         here, self.peer = socket.socketpair()
         for each in (here, self.peer):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024)
         self.peer.setblocking(False)
+        encode = encode_line if has_lines else encode_frame
         sizes = [self.random.choice((0, 5, 700, 9_000, 40_000)) for _ in range(60)]
-        self.asked = b"".join(encode_frame(self.random.randbytes(size)) for size in sizes)
+        self.asked = b"".join(
+            encode(self.random.randbytes(size).replace(b"\n", b"")) for size in sizes
+        )
         self.sent = 0
         self.answered = bytearray()
-        self.server = self.factories[0].resume(DetachedConnection(here))
+        kind = name_of(LineEcho if has_lines else FrameEcho)
+        record = MovingRecord(kind, header=None if seed % 3 else HEADER)
+        self.server = self.factories[0].resume(DetachedConnection(here), encode_record(record))
         self.unread = self.unsent = 0
 
     def travel(self) -> bytes:
@@ -60,14 +78,14 @@ class Journey:
                 self.random.choice(steps)()
                 if len(self.answered) >= len(self.asked) or not self.server.is_open:
                     break
-        except OSError:  # Reset, since the server met what is no frame.
+        except OSError:  # Reset, since the server met what is no message.
             pass
         finally:
             self.end()
         return bytes(self.answered)
 
     def send(self) -> None:
-        """Send a piece of the frames."""
+        """Send a piece of the messages."""
         end = self.sent + self.random.randrange(1, 20_000)
         try:
             self.sent += self.peer.send(self.asked[self.sent : end])
@@ -111,7 +129,7 @@ class JourneyTests(SynchronousTestCase):
     def travel(self, between: Between) -> tuple[int, int, int]:
         """Return in how many of the journeys all bytes arrived, and how often bytes moved."""
         whole = unread = unsent = 0
-        for seed in range(60 if THOROUGH else 5):
+        for seed in range(60 if THOROUGH else 6):
             journey = Journey(seed, between)
             whole += journey.travel() == journey.asked
             unread += journey.unread
@@ -119,9 +137,9 @@ class JourneyTests(SynchronousTestCase):
         return whole, unread, unsent
 
     def test_every_byte_arrives_once_and_in_order(self) -> None:
-        """With partial frames, and with answers that wait, at many of the moves."""
+        """With parts of messages, and with answers that wait, at many of the moves."""
         whole, unread, unsent = self.travel(lambda detached: detached)
-        self.assertEqual(whole, 60 if THOROUGH else 5)
+        self.assertEqual(whole, 60 if THOROUGH else 6)
         self.assertGreater(unread, 10 * whole)
         self.assertGreater(unsent, 10 * whole)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import struct
@@ -380,6 +381,23 @@ class BytesTests(MovingCase):
         self.assertEqual(peer.recv(100), encode_frame(b"1:a"))
         self.assertEqual(moved.peer, "unnamed UNIX socket")
         self.assertIn("Counting on", repr(vars(moved)["_transport"]))
+
+    def test_no_descriptor_is_needed_to_continue(self) -> None:
+        """So a process at its limit loses no connection that nobody took."""
+        protocol, peer = self.connect()
+        detached, record = take_out(protocol)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as probe:
+            lowest = probe.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            moved = self.factory.resume(detached, record)
+            self.assertRaises(SocketError, take_out, moved)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        peer.send(encode_frame(b"a"))
+        self.read(moved)
+        self.assertEqual(peer.recv(100), encode_frame(b"1:a"))
 
     def test_a_connection_that_was_reset_cannot_continue(self) -> None:
         """The error is the caller's, and the socket its own."""

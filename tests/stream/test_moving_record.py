@@ -107,6 +107,11 @@ class MovingRecordTests(SynchronousTestCase):
         with self.assertRaisesRegex(RemoteProtocolError, "version 2, this process has 1"):
             decode_record(b"\2" + encode_record(FULL)[1:])
 
+    def test_an_address_that_is_none_is_refused(self) -> None:
+        """It would be an error in the log and in the limits of addresses."""
+        whole = encode_record(FULL).replace(b"192.0.2.1", b"192.0.2.x")
+        self.assertRaisesRegex(RemoteProtocolError, "192.0.2.x", decode_record, whole)
+
     def test_a_flag_that_is_unknown_is_refused(self) -> None:
         """Another version gave it a meaning."""
         for flags in (0x10, 0x08):

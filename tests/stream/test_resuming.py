@@ -251,6 +251,48 @@ class StateTests(MovingCase):
             with self.assertRaisesRegex(LocalProtocolError, "a connection of .*Counting"):
                 factory.resume(detached, record)
 
+    def test_a_class_that_no_longer_declares_its_state_is_refused(self) -> None:
+        """The other process may have another version of the application."""
+        here, peer = tcp_pair()
+        with here, peer:
+            record = encode_record(MovingRecord(name_of(Inheriting), state=b"1"))
+            with self.assertRaisesRegex(LocalProtocolError, "Inheriting, served is"):
+                self.serve(Inheriting).resume(DetachedConnection(here), record)
+
+    def test_import_state_may_refuse_in_its_own_words(self) -> None:
+        """With an error of twsock: its text is for people, and there is no traceback."""
+
+        class Newer(Counting):
+            def export_state(self) -> bytes:
+                return b"2"
+
+            def import_state(self, state: bytes) -> None:
+                raise RemoteProtocolError("a state of version 2, version 1 is known")
+
+        protocol, _ = self.connect(self.serve(Newer))
+        detached, record = take_out(protocol)
+        self.addCleanup(detached.close)
+        with self.assertRaisesRegex(RemoteProtocolError, "version 1 is known"):
+            self.serve(Newer).resume(detached, record)
+
+    def test_a_protocol_may_end_when_it_is_resumed(self) -> None:
+        """The bytes that moved with it are dropped."""
+
+        class Ending(FullEcho):
+            def connection_resumed(self) -> None:
+                self.abort()
+
+            def export_state(self) -> bytes:
+                return b""
+
+            def import_state(self, state: bytes) -> None: ...
+
+        protocol, _ = self.connect(self.serve(Ending))
+        protocol.dataReceived(b"\0\0\0\1")
+        other = self.serve(Ending)
+        self.assertFalse(self.move(protocol, other).is_open)
+        self.assertEqual(other.counters.bytes_received, 0)
+
     def test_a_server_that_requires_tls_takes_no_plain_connection(self) -> None:
         """Its peers have to become secure."""
         protocol, _ = self.connect()
@@ -358,6 +400,19 @@ class BytesTests(MovingCase):
         moved.abort()
         self.reactor.advance(0)
         self.assertEqual(limit.total, 0)
+
+    def test_few_unsent_bytes_count_for_the_limit_of_all(self) -> None:
+        """Those below the high-water mark, too."""
+        here, peer = socket.socketpair()
+        self.addCleanup(peer.close)
+        protocol: Any = self.factory.resume(DetachedConnection(here))
+        while not protocol.unsent:
+            protocol.send_frame(bytes(1_000))
+        limit = self.factory.group.buffer_limit
+        assert limit is not None
+        moved = self.move(protocol, self.factory)
+        self.assertGreater(moved.unsent, 0)
+        self.assertEqual(limit.total, moved.unsent)
 
     def test_the_limits_of_the_next_server_hold(self) -> None:
         """A message that is too large for it ends the connection."""

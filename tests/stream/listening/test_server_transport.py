@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.stream.test_transport import IdleReactor
+from tests.stream.test_transport import IdleReactor, tcp_pair
 from twsock.stream.listening.server_transport import (
     QuietServerTransport,
     ServerTransport,
+    connect_socket,
     make_small_transports,
 )
 
@@ -102,3 +103,39 @@ class MakeSmallTransportsTests(SynchronousTestCase):
         make_small_transports(port)
         self.assertIs(port.transport, Own)
         make_small_transports(object())
+
+
+class ConnectSocketTests(SynchronousTestCase):
+    """`connect_socket`."""
+
+    def connect(self, near: socket.socket, reactor: IdleReactor) -> Any:
+        """Return the transport of a socket."""
+        protocol = Protocol()
+        connect_socket(reactor, near, protocol)
+        self.assertIs(protocol.transport.socket, near)  # type: ignore[union-attr]
+        return protocol.transport
+
+    def test_a_connection_has_a_small_transport(self) -> None:
+        """That which the reactor needs; the socket does not block any more."""
+        lean = IdleReactor()
+        lean.sets_log_context = False  # type: ignore[attr-defined]
+        for reactor, kind in ((IdleReactor(), ServerTransport), (lean, QuietServerTransport)):
+            near, far = tcp_pair()
+            with near, far:
+                transport = self.connect(near, reactor)
+                self.assertIs(type(transport), kind)
+                self.assertEqual(near.gettimeout(), 0)
+                self.assertEqual(transport.getPeer().port, near.getpeername()[1])
+                self.assertIn("Protocol", repr(transport))
+
+    def test_a_unix_socket_has_that_of_twisted(self) -> None:
+        """It has a name, too."""
+        near, far = socket.socketpair()
+        with near, far:
+            self.assertIn("Protocol on", repr(self.connect(near, IdleReactor())))
+
+    def test_a_socket_that_is_not_connected_is_an_error(self) -> None:
+        """It stays open."""
+        with socket.socket() as alone:
+            self.assertRaises(OSError, connect_socket, IdleReactor(), alone, Protocol())
+            self.assertGreater(alone.fileno(), -1)

@@ -172,6 +172,17 @@ class StreamTests(KeepingReactorTestCase):
         await self.listen(f"unix:{self.path}:mode=606", self.next_process())
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o606)
 
+    async def test_a_failed_process_leaves_no_options(self) -> None:
+        """The first process sets its own again."""
+        port = await self.listen("tcp:0:interface=127.0.0.1:backlog=7")
+        await self.listen(f"unix:{self.path}:mode=600")
+        keeping = self.next_process()
+        await self.listen("tcp:0:interface=127.0.0.1:backlog=64", keeping)
+        await self.listen(f"unix:{self.path}:mode=606", keeping)
+        self.sockets.renew()
+        self.assertEqual(_backlog_of(port.socket), 7)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+
     async def test_the_path_is_removed_by_its_last_owner(self) -> None:
         """The first process gives it away."""
         first = await self.listen(f"unix:{self.path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -12,6 +13,7 @@ from hypothesis.strategies import from_regex, integers, just, one_of, sampled_fr
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.datagram.fake_ports import log_lines
 from twsock.services.listening_sockets import ListeningSockets, SocketName
 
 _NAMES = (
@@ -216,6 +218,53 @@ class TableTests(SynchronousTestCase):
         self.assertTrue(is_listened_on(str(self.path)))
         kept.close()
         self.assertFalse(self.path.exists())
+
+    def test_a_socket_whose_path_is_gone_is_not_given(self) -> None:
+        """Nor one whose path another program has replaced."""
+        kept, _ = self.table.claim("unix", str(self.path), 0, self.listen_on_path)
+        self.addCleanup(kept.close)
+        self.assertEqual(len(self.table.held()), 1)
+        self.path.unlink()
+        self.assertEqual(self.table.held(), [])
+        self.path.touch()
+        self.assertEqual(self.table.held(), [])
+
+    def test_options_are_set_on_inherited_sockets_only(self) -> None:
+        """An error closes the socket."""
+        renewed: list[socket.socket] = []
+        self.table.claim("tcp", "", 0, listen, renewed.append)[0].close()
+        self.assertEqual(renewed, [])
+        self.inherit(SocketName("tcp", "", 0))
+        self.table.claim("tcp", "", 0, self.fail, renewed.append)[0].close()
+        self.assertEqual(len(renewed), 1)
+        self.inherit(SocketName("tcp", "", 0))
+        self.assertRaises(OSError, self.table.claim, "tcp", "", 0, self.fail, self.refuse)
+        self.assertEqual(self.table.held(), [])
+        self.assertEqual(count_descriptors(), self.before)
+
+    def refuse(self, _kept: socket.socket) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def test_options_are_set_again_after_another_process_has_failed(self) -> None:
+        """A refusal is logged, and the others are set."""
+        renewed: list[socket.socket] = []
+        for renew in (None, self.refuse, renewed.append):
+            kept, _ = self.table.claim("tcp", "", 0, listen, renew)
+            self.addCleanup(kept.close)
+        self.inherit(SocketName("tcp", "", 1))
+        with log_lines() as lines:
+            self.table.renew()
+        self.assertEqual(len(renewed), 1)
+        (line,) = lines
+        self.assertIn("cannot set the options of tcp::0#1 again: ", line)
+
+    def test_without_a_descriptor_nothing_is_left(self) -> None:
+        """The duplicate needs one."""
+        self.inherit(SocketName("tcp", "", 0))
+        ((_, kept),) = self.table.held()
+        kept.detach()  # Its number is not a descriptor any more.
+        self.assertRaises(OSError, self.table.claim, "tcp", "", 0, self.fail)
+        self.assertEqual(self.table.held(), [])
 
     def test_a_bound_address_is_known(self) -> None:
         """For the ports of endpoints that open sockets themselves."""

@@ -332,7 +332,8 @@ class KeepingReactor:
         return port
 
     def _claim(self, wanted: _Wanted) -> KeptSocket:
-        return _claim(self._sockets, wanted, wanted.open)
+        kept, _ = self._sockets.claim(*wanted.key, wanted.open, wanted.renew)
+        return kept
 
 
 class BindingReactor(KeepingReactor):
@@ -368,7 +369,8 @@ class BindingReactor(KeepingReactor):
         try:
             for table in self._tables:
                 find = partial(wanted.share, claimed[0]) if claimed else wanted.open
-                claimed.append(_claim(table, wanted, find))
+                kept, _ = table.claim(*wanted.key, find, wanted.renew)
+                claimed.append(kept)
         except BaseException:
             for kept in claimed:
                 kept.close()
@@ -405,20 +407,6 @@ class BoundPort:
 def plain_reactor(reactor: Any) -> Any:
     """Return the reactor behind a `KeepingReactor`; any other reactor itself."""
     return reactor.plain if isinstance(reactor, KeepingReactor) else reactor
-
-
-def _claim(
-    table: ListeningSockets, wanted: _Wanted, find: Callable[[], socket.socket]
-) -> KeptSocket:
-    """Claim a socket, and set its options if it was inherited."""
-    kept, is_inherited = table.claim(*wanted.key, find)
-    if is_inherited:
-        try:
-            wanted.renew(kept)
-        except BaseException:
-            kept.close()
-            raise
-    return kept
 
 
 def _watch_nothing(_descriptor: object) -> None:

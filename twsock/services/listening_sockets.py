@@ -15,14 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.error import CannotListenError
 from typing_extensions import override
 
+from twsock.errors import SocketError
+from twsock.ip.address_errors import listening_error
+from twsock.log import TextLogger
 from twsock.stream.listening.unix_socket import OwnedPath
 
 __all__ = ["KeptSocket", "ListeningSockets", "SocketName", "duplicate_socket"]
 
 #: Kinds whose address is a path.
 _WITH_PATHS: Final = frozenset({"control", "unix"})
+
+_Renew = Callable[[socket.socket], None]
 
 #: Largest number of a socket among those of the same address.
 _MAX_NUMBER: Final = 65_535
@@ -135,13 +141,15 @@ class _Entry:
     A socket of the table.
 
     :ivar path: of a bound UNIX socket whose path exists; None for all others.
+    :ivar renew: sets the options that the endpoint asked for.
     """
 
-    __slots__ = ("is_claimed", "path", "socket")
+    __slots__ = ("is_claimed", "path", "renew", "socket")
 
     def __init__(self, name: SocketName, kept: socket.socket, is_owned: bool) -> None:
         self.socket = kept
         self.is_claimed = False
+        self.renew: _Renew | None = None
         self.path: OwnedPath | None = None
         if name.kind in _WITH_PATHS and not name.address.startswith("\0"):
             try:
@@ -166,6 +174,8 @@ class ListeningSockets:
     :ivar accepts_at_end: whether a port that closes first accepts the connections that the kernel
         has queued. Set it to False when another process accepts them.
     """
+
+    _log = TextLogger()
 
     def __init__(self) -> None:
         self.accepts_at_end = True
@@ -206,7 +216,12 @@ class ListeningSockets:
             self._entries[name] = _Entry(name, each, is_owned=False)
 
     def claim(
-        self, kind: str, address: str, port: int, open: Callable[[], socket.socket]
+        self,
+        kind: str,
+        address: str,
+        port: int,
+        open: Callable[[], socket.socket],
+        renew: _Renew | None = None,
     ) -> tuple[KeptSocket, bool]:
         """
         Return a socket for a port, and whether it was inherited.
@@ -215,6 +230,8 @@ class ListeningSockets:
             port has claimed.
         :param open: opens the socket if none was inherited under this name, or if the path of the
             inherited one was removed. Its errors are raised.
+        :param renew: sets the options of an inherited socket, which may differ from those that this
+            process wants. If it raises an error, the socket is closed.
         :returns: the socket; the caller closes it. It does not block.
         """
         name = self._next_name(kind, address, port)
@@ -226,14 +243,46 @@ class ListeningSockets:
         is_inherited = entry is not None
         if entry is None:
             entry = self._entries[name] = _Entry(name, open(), is_owned=True)
-        entry.is_claimed = True
-        kept = self._duplicate(name, entry)
+        entry.is_claimed, entry.renew = True, renew
+        try:
+            if is_inherited and renew is not None:
+                renew(entry.socket)
+            kept = self._duplicate(name, entry)
+        except BaseException:
+            del self._entries[name]
+            entry.close()
+            raise
         kept.setblocking(False)
         return kept, is_inherited
 
     def held(self) -> list[tuple[SocketName, socket.socket]]:
-        """Return all sockets in the order in which they came; the table still owns them."""
-        return [(name, entry.socket) for name, entry in self._entries.items()]
+        """
+        Return all sockets in the order in which they came; the table still owns them.
+
+        A UNIX socket whose path was removed or replaced is not among them: no client reaches it.
+        """
+        return [
+            (name, entry.socket)
+            for name, entry in self._entries.items()
+            if not _is_orphan(name, entry)
+        ]
+
+    def renew(self) -> None:
+        """
+        Set the options of all claimed sockets again: another process has changed some, and failed.
+
+        An option that cannot be set is logged.
+        """
+        for name, entry in self._entries.items():
+            if entry.is_claimed and entry.renew is not None:
+                try:
+                    entry.renew(entry.socket)
+                except (CannotListenError, OSError, SocketError) as error:
+                    self._log.warn(
+                        "cannot set the options of {name} again: {error}",
+                        name=str(name),
+                        error=listening_error(error).summary,
+                    )
 
     def has(self, kind: str, address: str, port: int) -> bool:
         """Return whether the next `claim` of this name returns an inherited socket."""

@@ -37,6 +37,7 @@ UNPAIRED_TESTS = {
     "tests/test_browsers.py": "WebSockets, with Chromium",
     "tests/test_autobahn.py": "twsock/websocket/, with the test suite of Autobahn",
     "tests/test_outside_metrics.py": "metrics, read by programs of Prometheus",
+    "tests/test_outside_stops.py": "queued clients of a stop, with outside programs",
     "tests/test_outside_tools.py": "the upgrade, with outside tools",
     "tests/test_outside_compression.py": "compressed WebSockets, with outside programs",
     "tests/test_outside_proxies.py": "WebSockets through outside proxies",

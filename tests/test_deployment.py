@@ -246,6 +246,21 @@ class ContainerfileTests(SynchronousTestCase):
         (user,) = self.arguments("USER")
         self.assertEqual(user, "10001:10001")
 
+    def test_image_checks_its_installation(self) -> None:
+        """The last step of the build as root ends well here, too."""
+        command, *words = self.arguments("RUN")[-1].split()
+        self.assertEqual(command, self.words("ENTRYPOINT")[0])
+        with twistd(*words[1:]) as checking:
+            self.assertEqual((words[0], checking.wait()), ("--pidfile=", 0), checking.log)
+
+    def test_kubernetes_waits_longer_than_the_drain(self) -> None:
+        """The page has the sum of the delay, the timeout, and 10 seconds, twice."""
+        words = self.words("CMD")
+        times = [int(words[words.index(f"--drain-{name}") + 1]) for name in ("delay", "timeout")]
+        text = PAGE.read_text("utf-8")
+        self.assertIn(f"terminationGracePeriodSeconds: {sum(times) + 10}\n", text)
+        self.assertIn(f"--stop-timeout {sum(times) + 10} twsock", text)
+
     def test_arguments_serve_and_the_health_check_finds_it(self) -> None:
         """The options of the image, and the program of its check, with other ports."""
         _, *words = [*self.words("ENTRYPOINT"), *self.words("CMD")]

@@ -83,7 +83,7 @@ class ConnectionTests(SynchronousTestCase):
             self.assertEqual(connected.factory.counters.messages_sent, count, protocol)
 
     def test_a_handler_that_waits_is_timed(self) -> None:
-        """From its call to its end, in order or with an error."""
+        """From its first wait to its end, in order or with an error."""
         connected = Connected(Waiting)
         connected.receive(FRAME * 2)
         connected.clock.advance(0.02)

@@ -57,7 +57,8 @@ class Counters:
     ended: int = 0
     #: Whole frames, lines or WebSocket messages written.
     messages_sent: int = 0
-    #: Seconds of the handlers that had to wait, from the call to the end.
+    #: Seconds of the handlers that had to wait, from the first wait to the end. Handlers of
+    #: `twsock.StreamSocketListener` and `twsock.WebSocketListener` from their call on.
     handler_seconds: Histogram = field(default_factory=Histogram)
     #: Outputs that are full now.
     full: int = 0

@@ -271,7 +271,6 @@ class StreamProtocol(DetachableProtocol):
 
     def _is_finished(self, handled: object) -> bool:
         """Return whether a handler is done; if not, the next messages wait for it."""
-        begun = self._connected_stream().clock.seconds()
         if isinstance(handled, CoroutineType):
             handled = run_coroutine(handled)
             if handled is None:
@@ -279,6 +278,8 @@ class StreamProtocol(DetachableProtocol):
         if not isinstance(handled, Deferred):
             raise TypeError(f"a handler returns None, a Deferred or a coroutine, not {handled!r}")
         self._handler = handled
+        # Not before: to time a coroutine that ends at once would cost a sixth of it.
+        begun = self._connected_stream().clock.seconds()
         # The Deferred may call back at once, so the attribute is set before.
         handled.addCallbacks(self._handler_done, self._handler_failed, (begun,), {}, (begun,))
         return self._handler is None

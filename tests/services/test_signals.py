@@ -55,6 +55,9 @@ class Receiver:
     def hurry(self) -> None:
         self.told.append(f"hurry {self.name}")
 
+    def kill(self) -> None:
+        self.told.append(f"kill {self.name}")
+
 
 class HangupTests(SynchronousTestCase):
     """SIGHUP of this process."""

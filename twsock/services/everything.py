@@ -36,6 +36,8 @@ __all__ = ["Options", "everything_service", "makeService"]
 class Options(ProcessOptions):
     """The options of ``twistd twsock``; the services have more under their own names."""
 
+    workers_refused = "run twsock-stream, twsock-websocket or twsock-datagram with workers"
+
     longdesc = (
         "Runs every twsock service with its defaults; connections can be upgraded to TLS. "
         "For options, see twistd twsock-stream, twsock-datagram, twsock-multicast and "

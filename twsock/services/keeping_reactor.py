@@ -80,6 +80,12 @@ class _TcpSocket:
         return "tcp", self.interface, self.port
 
     def open(self) -> socket.socket:
+        if self.shares_port and self.port:
+            # With SO_REUSEPORT alone, the port could be shared with another service.
+            replace(self, shares_port=False).open().close()
+        return self._open()
+
+    def _open(self) -> socket.socket:
         made = None
         try:
             made = self._make()
@@ -99,7 +105,7 @@ class _TcpSocket:
 
     def share(self, first: socket.socket) -> socket.socket:
         # Port 0 is chosen once.
-        return replace(self, port=first.getsockname()[1]).open()
+        return replace(self, port=first.getsockname()[1])._open()
 
     def _make(self) -> socket.socket:
         family = socket.AF_INET6 if isIPv6Address(self.interface) else socket.AF_INET
@@ -172,6 +178,9 @@ class _UdpSocket:
         return "udp", self.name, self.port
 
     def open(self) -> socket.socket:
+        if self.shares_port and self.port:
+            # As for TCP.
+            open_udp_socket(self.address, self.port, self.options).udp.close()
         self.opened = open_udp_socket(
             self.address, self.port, self.options, shares_port=self.shares_port
         )

@@ -13,7 +13,13 @@ from dataclasses import asdict, replace
 from typing import Any, Final, Generic, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    ensureDeferred,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.interfaces import (
     IListeningPort,
     IStreamServerEndpointStringParser,
@@ -154,11 +160,13 @@ class ListeningService(Service):
     :ivar is_hurried: whether the stop closes connections without waiting; a second SIGTERM sets it.
     :ivar drain_timeout: the most seconds that connections may take to end at the stop.
     :ivar opening: fires when each endpoint listens, or cannot; set by the start.
+    :ivar logs_ports: whether each port is logged; False for a worker, whose parent logs them.
     """
 
     _log = TextLogger()
 
     drain_timeout: float = 0.0
+    logs_ports = True
     opening: Deferred[Any]
 
     def __init__(self, reactor: Any, endpoints: Sequence[tuple[str, Any]]) -> None:
@@ -173,6 +181,16 @@ class ListeningService(Service):
     def descriptions(self) -> Sequence[str]:
         """The endpoint strings."""
         return tuple(description for description, _ in self._endpoints)
+
+    @property
+    def endpoints(self) -> Sequence[tuple[str, Any]]:
+        """Pairs of an endpoint string and its endpoint."""
+        return tuple(self._endpoints)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the service listens."""
+        return bool(self.ports)
 
     @property
     def ports(self) -> Sequence[IListeningPort]:
@@ -209,6 +227,10 @@ class ListeningService(Service):
         """Return the numbers of this service."""
         return ()
 
+    def refresh(self) -> Deferred[None]:
+        """Get the numbers from other processes, within seconds, if they are counted there."""
+        return succeed(None)
+
     def reload(self) -> bool:
         """Read files again, on SIGHUP; return whether this service has any."""
         return False
@@ -216,6 +238,9 @@ class ListeningService(Service):
     def hurry(self) -> None:
         """End the stop at once, on a second SIGTERM."""
         self.is_hurried = True
+
+    def kill(self) -> None:
+        """End other processes, on a third SIGTERM, which ends this one."""
 
     # Called by subclasses.
 
@@ -284,7 +309,9 @@ class ListeningService(Service):
             return maybeDeferred(port.stopListening)
         self._ports.append(port)
         self._listening.append((description, port))
-        self._reactor.callWhenRunning(self._log_listening, self.describe_opened(port), description)
+        if self.logs_ports:
+            address = self.describe_opened(port)
+            self._reactor.callWhenRunning(self._log_listening, address, description)
         return None
 
     def _log_listening(self, address: str, description: str) -> None:

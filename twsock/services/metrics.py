@@ -63,12 +63,18 @@ class MetricsService(ListeningService):
     @property
     def is_ready(self) -> bool:
         """Whether every service listens, and the process does not stop."""
-        return not self._is_draining and all(service.ports for service in self._services())
+        return not self._is_draining and all(each.is_ready for each in self._services())
 
     def measure(self) -> Iterator[Measurement]:
         """Return the measurements of all services."""
         for service in self._services():
             yield from service.measure()
+
+    @override
+    def refresh(self) -> Deferred[None]:
+        """Wait until the measurements of other processes have arrived, or are late."""
+        refreshed: Deferred[Any] = DeferredList(each.refresh() for each in self._services())
+        return refreshed.addCallback(_nothing)
 
     def drain(self, delay: float) -> Deferred[None]:
         """
@@ -157,3 +163,7 @@ def listening_services(service: Any) -> Iterator[ListeningService]:
         return
     for child in service:
         yield from listening_services(child)
+
+
+def _nothing(_: object) -> None:
+    pass

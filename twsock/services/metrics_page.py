@@ -19,6 +19,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
 from twsock.services.measurements import Kind, Measurement, group_by_name
@@ -50,6 +51,9 @@ class PageSource(typing.Protocol):
 
     def measure(self) -> Iterator[Measurement]:
         """Return the measurements of all services."""
+
+    def refresh(self) -> Deferred[None]:
+        """Wait until the measurements of other processes have arrived, or are late."""
 
 
 def page_factory(reactor: Any, source: PageSource, *, has_metrics: bool) -> PageSite:
@@ -196,7 +200,7 @@ class _Page(Resource):
     # Called by Twisted.
 
     @override
-    def render(self, request: Any) -> bytes:
+    def render(self, request: Any) -> bytes | int:
         """Return the text of a page."""
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         request.setHeader("Cache-Control", "no-store")
@@ -209,9 +213,26 @@ class _Page(Resource):
         if request.path == b"/health/ready":
             return self._ready(request)
         if request.path == b"/metrics" and self._has_metrics:
-            return _metrics(request, self._source)
+            return self._measure(request)
         request.setResponseCode(404)
         return b"not found\n"
+
+    def _measure(self, request: Any) -> bytes | int:
+        refreshed = self._source.refresh()
+        if refreshed.called:
+            return _metrics(request, self._source)
+        lost: list[Failure] = []
+        request.notifyFinish().addErrback(lost.append)
+
+        def finish(_: object) -> None:
+            if not lost:
+                text = _metrics(request, self._source)
+                request.setHeader("Content-Length", str(len(text)))
+                request.write(text)
+                request.finish()
+
+        refreshed.addCallback(finish)
+        return NOT_DONE_YET
 
     def _ready(self, request: Any) -> bytes:
         if self._source.is_ready:

@@ -96,6 +96,9 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
 class Options(DatagramServiceOptions):
     """The options of ``twistd twsock-multicast``."""
 
+    # Linux copies each datagram of a group to every socket of the port, SO_REUSEPORT or not.
+    workers_refused = "every worker would receive and answer the datagrams of a group"
+
     optParameters = [
         [
             "reply",

@@ -44,6 +44,7 @@ from twsock.services.keeping_reactor import BindingReactor, KeepingReactor, plai
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.notify import process_notifier
 from twsock.services.options import choice_option, seconds_option
+from twsock.services.workers.role import WorkersRole
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "in_process", "process_owner"]
 
@@ -73,13 +74,18 @@ class ProcessOptions(Options):
     :ivar sockets: the sockets that the process keeps for another process; None if it keeps none.
     :ivar worker_sockets: in the parent of workers, the sockets of each worker; None otherwise.
     :ivar shares_ports: in a worker, whether the sockets of its ports have ``SO_REUSEPORT``.
+    :ivar workers: whether the process is a parent of workers, or a worker.
     """
 
     sockets: ListeningSockets | None = None
     worker_sockets: Sequence[ListeningSockets] | None = None
     shares_ports = False
+    workers = WorkersRole(None, ())
     _keeping: KeepingReactor | None = None
     _binding: BindingReactor | None = None
+
+    #: Why a service cannot have workers; empty if it can.
+    workers_refused = ""
 
     optParameters: list[list[Any]] = [
         ["log-format", None, "text", "Log format: text, or json (one object per line)."],
@@ -92,6 +98,7 @@ class ProcessOptions(Options):
             0.0,
             "Seconds from SIGTERM, while /health/ready is 503, until listening stops.",
         ],
+        ["workers", None, None, "Processes that serve: a number, or auto for one per core."],
     ]
     optFlags: list[list[Any]] = [
         ["check", None, "Check the options, say what would be done, and exit."],
@@ -127,14 +134,21 @@ class ProcessOptions(Options):
         """
         Parse the options.
 
-        :raises StartError: with ``--check``, when an option is invalid: one line without the usage.
+        :raises StartError: with ``--check``, and in a worker, when an option is invalid: one line
+            without the usage.
         """
         given = sys.argv[1:] if options is None else options
         try:
+            self.workers = WorkersRole.take(os.environ, tuple(given))
+        except ValueError as error:
+            raise StartError(f"twsock: {error}") from error
+        try:
             super().parseOptions(options)
-        except UsageError as error:
+        except (UsageError, StartError) as error:
+            if self.workers.is_worker:
+                raise self.workers.failed(StartError(str(error))) from error
             # An error may precede the option.
-            if "--check" not in given:
+            if isinstance(error, StartError) or "--check" not in given:
                 raise
             raise StartError(f"twsock: {error}") from error
 
@@ -150,6 +164,7 @@ class ProcessOptions(Options):
         self["log-format"] = choice_option(self, "log-format", ("text", "json"))
         self["log-level"] = choice_option(self, "log-level", _LEVELS)
         self["drain-delay"] = seconds_option(self, "drain-delay")
+        self.workers.choose(self, _options_of_twistd(self))
         check_metrics(self)
         given = _options_of_twistd(self)
         if given is not None:
@@ -174,11 +189,15 @@ class ProcessService(MultiService):
         given = _options_of_twistd(options)
         self._options: Any = given
         values = dict(options)
-        self._logs_json = given is not None and values["log-format"] == "json"
+        self._workers = options.workers
+        self._link: Any = None
+        is_worker = self._workers.is_worker
+        self._logs_json = given is not None and (is_worker or values["log-format"] == "json")
         self._level = LogLevel.levelWithName(values["log-level"])
-        self._drain_delay = float(values["drain-delay"])
+        # A worker has no page: its parent waits, and serves the numbers of all workers.
+        self._drain_delay = 0.0 if is_worker else float(values["drain-delay"])
         self._sockets = options.sockets
-        self._page = self._make_page(options)
+        self._page = None if is_worker else self._make_page(options)
         process_notifier.take_environment(os.environ)
         self._terminal: int | None = None
         if given is not None and _is_daemon(given):
@@ -219,6 +238,7 @@ class ProcessService(MultiService):
             if self._page is not None:
                 self._page.privilegedStartService()
             super().privilegedStartService()
+            self._workers.check_sockets(self._sockets)
         except StartError as error:
             if self._page is not None:
                 self._page.abandon_ports()
@@ -226,6 +246,8 @@ class ProcessService(MultiService):
                 self._sockets.close()
             if self._options is not None and _is_daemon(self._options):
                 self._end_daemon(error)
+            if self._workers.is_worker:
+                raise self._workers.failed(error) from error
             raise
 
     def _end_daemon(self, error: StartError) -> None:
@@ -278,10 +300,22 @@ class ProcessService(MultiService):
         def report(_: object) -> None:
             if all(service.ports for service in listening_services(self)):
                 process_notifier.start(reactor, self._describe_ports)
+                if self._link is not None:
+                    self._link.report_ready()
 
-        opening = DeferredList([each.opening for each in listening_services(self)])
         loop: Any = reactor
+        if self._workers.is_worker:
+            loop.callWhenRunning(self._link_to_parent)
+        opening = DeferredList([each.opening for each in listening_services(self)])
         loop.callWhenRunning(opening.addCallback, report)
+
+    def _link_to_parent(self) -> None:
+        from twisted.internet import reactor
+
+        from twsock.services.metrics import listening_services
+        from twsock.services.workers.worker import run_for_parent
+
+        self._link = run_for_parent(reactor, lambda: listening_services(self))
 
     def _describe_ports(self) -> str:
         from twsock.services.metrics import listening_services
@@ -306,6 +340,8 @@ class ProcessService(MultiService):
         await super().stopService()
         if self._page is not None:
             await self._page.stopService()
+        if self._link is not None:
+            await self._link.finish()
         if self._sockets is not None:
             # Those that no port has claimed; the others were closed with their ports.
             self._sockets.close()
@@ -321,9 +357,12 @@ class ProcessService(MultiService):
 
         services = [*listening_services(self), *([] if self._page is None else [self._page])]
         try:
-            return describe_check(services)
+            lines = describe_check(services)
         except ValueError as error:
             raise StartError(f"twsock: {error}") from error
+        if self._workers.count is not None:
+            lines.insert(-1, f"would start {self._workers.count} workers")
+        return lines
 
 
 @implementer(ILogFilterPredicate)
@@ -341,7 +380,8 @@ class _AtLeast:
 def in_process(options: ProcessOptions, service: Any) -> IService:
     """Return the service for ``twistd`` that contains a service of ours."""
     process: Any = ProcessService(options)
-    service.setServiceParent(process)
+    contained_service = options.workers.wrap(service, options)
+    contained_service.setServiceParent(process)
     if dict(options)["check"]:
         print(*(f"twsock: {line}" for line in process.describe_check()), sep="\n")
         raise SystemExit(0)

@@ -34,6 +34,9 @@ class SignalReceiver(typing.Protocol):
     def hurry(self) -> None:
         """End a running stop at once; a later stop then ends at once too."""
 
+    def kill(self) -> None:
+        """End other processes that this service has started; this one ends now."""
+
 
 class _ProcessSignals:
     """The handlers of SIGHUP, SIGTERM and SIGINT, installed while a service runs."""
@@ -46,6 +49,23 @@ class _ProcessSignals:
         self._watched: Any = None
         self._previous: dict[int, Any] = {}
         self._stops = 0
+        self._has_parent = False
+
+    def follow_parent(self) -> None:
+        """
+        Ignore SIGTERM and SIGINT from now on: the process is a worker, which its parent stops.
+
+        A terminal sends SIGINT to both, and systemd SIGTERM. If each of them stopped a worker, and
+        its parent as well, the second one would end its connections at once.
+        """
+        self._has_parent = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def hurry(self) -> None:
+        """End a running or later stop of all services at once."""
+        for receiver in list(self._receivers):
+            receiver.hurry()
 
     def add(self, reactor: Any, receiver: SignalReceiver) -> None:
         """Pass signals to a service that starts; its reactor need not run yet."""
@@ -100,12 +120,16 @@ class _ProcessSignals:
             previous(number, frame)
 
     def _stop(self, number: int, frame: Any) -> None:
+        if self._has_parent:
+            return
         self._stops += 1
         if self._stops == 1:
             self._previous[number](number, frame)
         elif self._stops == 2:
             self._reactor.callFromThread(self._hurry, number)
         else:
+            for receiver in self._receivers:
+                receiver.kill()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -120,8 +144,7 @@ class _ProcessSignals:
 
     def _hurry(self, number: int) -> None:
         self._log.warn("{name} again: ending at once", name=signal.Signals(number).name)
-        for receiver in list(self._receivers):
-            receiver.hurry()
+        self.hurry()
 
 
 #: One for the process, since a process has one handler for each signal.

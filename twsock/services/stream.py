@@ -63,9 +63,13 @@ class StreamService(ListeningService):
     :param endpoints: pairs of an endpoint string and the endpoint made from it.
     :param security: TLS of the connections; its files are read again on SIGHUP.
     :param drain_timeout: seconds from the stop until the remaining connections are aborted.
+
+    :ivar awaits_first_messages: whether the drain waits up to a second for the first message of
+        each connection that has sent none, as a worker does that is replaced under load.
     """
 
     _log = TextLogger()
+    awaits_first_messages = False
 
     def __init__(
         self,
@@ -124,6 +128,11 @@ class StreamService(ListeningService):
         )
         await self.close_ports()
         self._is_draining = True
+        if self.awaits_first_messages:
+            members: Sequence[Any] = self.factory.group.members
+            for member in members:
+                # As for connections that were queued: a request may be on its way.
+                member.was_queued = not member.has_delivered
         aborted = await self.factory.drain(0 if self.is_hurried else self.drain_timeout)
         if self._aborting is not None:
             aborted += await self._aborting

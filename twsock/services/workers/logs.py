@@ -25,6 +25,9 @@ MAX_LOG_LINE: Final = 64 * 1024
 
 _NAMESPACE: Final = "twsock.services.workers"
 
+#: Reports the start and the end of each process. The parent reports those of its workers itself.
+_TWISTD: Final = "twisted.scripts._twistd_unix.UnixAppLogger"
+
 
 class LogLines:
     """Splits the output of a worker into lines."""
@@ -61,7 +64,7 @@ class LogLines:
 
 def log_line(line: str, worker: int, level: Any = LogLevel.info) -> None:
     """
-    Log a line of a worker.
+    Log a line of a worker, unless ``twistd`` reports the start or the end of the process in it.
 
     :param level: that of a line that is no JSON object.
     """
@@ -69,11 +72,13 @@ def log_line(line: str, worker: int, level: Any = LogLevel.info) -> None:
     if event is None:
         _emit(_NAMESPACE, level, worker, line, {}, "")
         return
+    namespace = str(event.get("namespace") or _NAMESPACE)
+    if namespace == _TWISTD and _level(event.get("level")) is LogLevel.info:
+        return
     text = str(event.get("message"))
     if isinstance(event.get("traceback"), str):
         text += "\n" + event["traceback"]
     fields = event["fields"] if isinstance(event.get("fields"), dict) else {}
-    namespace = str(event.get("namespace") or _NAMESPACE)
     name = str(event.get("event") or "")
     _emit(namespace, _level(event.get("level")), worker, text, fields, name)
 

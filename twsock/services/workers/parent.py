@@ -81,6 +81,7 @@ class Workers:
         self._asked: set[WorkerProcess] = set()
         self._answered = Waiters()
         self._ended = Waiters()
+        self._first_ready = Waiters()
 
     @property
     def is_ready(self) -> bool:
@@ -91,6 +92,10 @@ class Workers:
     def pids(self) -> list[int]:
         """The process ids of all workers, those that drain included."""
         return [worker.pid for place in self._places for worker in place.processes]
+
+    def wait_until_ready(self) -> Deferred[None]:
+        """Wait for the first time that all workers serve."""
+        return self._first_ready.wait()
 
     def start(self) -> None:
         """Start a worker in each slot."""
@@ -159,6 +164,8 @@ class Workers:
             self._handle(place, Event.READY)
         elif worker is place.successor:
             self._handle(place, Event.SUCCESSOR_READY)
+        if self.is_ready:
+            self._first_ready.fire()
         self._continue_rollout()
 
     def worker_measured(self, worker: WorkerProcess, report: WorkerMeasured) -> None:

@@ -1,0 +1,117 @@
+"""How a worker is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.services.listening_sockets import SocketName
+from twsock.services.workers.process import FIRST_SOCKET, WorkerProcess
+from twsock.services.workers.start import WorkerProgram, WorkerStart, take_worker_start
+
+_NAMES = (SocketName("tcp", "127.0.0.1", 1337), SocketName("unix", "/run/echo.sock"))
+
+
+class TwistdOptions(dict[str, Any]):
+    """The options of ``twistd``."""
+
+    subCommand = "twsock-stream"  # noqa: N815
+
+
+class Spawner:
+    """Records what is started."""
+
+    def spawnProcess(self, _protocol: Any, *arguments: Any, **details: Any) -> None:  # noqa: N802
+        self.arguments = arguments
+        self.details = details
+
+
+class StartTests(SynchronousTestCase):
+    """What a worker learns from its environment."""
+
+    def test_a_start_arrives(self) -> None:
+        """As one variable, which is removed."""
+        start = WorkerStart(2, _NAMES)
+        environment = {"TWSOCK_WORKER": str(start), "HOME": "/"}
+        self.assertEqual(take_worker_start(environment), start)
+        self.assertEqual(environment, {"HOME": "/"})
+        self.assertIsNone(take_worker_start(environment))
+
+    @given(
+        st.text(max_size=30)
+        | st.fixed_dictionaries(
+            {"worker": st.integers() | st.text() | st.booleans(), "sockets": st.lists(st.text())}
+        ).map(json.dumps)
+    )
+    def test_any_other_value_is_refused(self, text: str) -> None:
+        """No other error escapes; what is accepted is written in the same way."""
+        try:
+            start = WorkerStart.parse(text)
+        except ValueError as error:
+            self.assertIn("TWSOCK_WORKER is for worker processes", str(error))
+        else:
+            self.assertEqual(WorkerStart.parse(str(start)), start)
+
+    def test_a_descriptor_that_is_no_socket_is_an_error(self) -> None:
+        """Somebody has set the variable by hand."""
+        for text in ("0", "null", '{"worker":0,"sockets":[]}', '{"worker":true,"sockets":[]}'):
+            self.assertRaises(ValueError, WorkerStart.parse, text)
+        error = self.assertRaises(ValueError, WorkerStart(1, _NAMES).open_sockets, 1_000_000)
+        self.assertIn("descriptor 1000000 is no socket for tcp:127.0.0.1:1337: ", str(error))
+
+    def test_sockets_are_found_by_their_descriptors(self) -> None:
+        """They are not passed on to child processes."""
+        with socket.socket() as opened:
+            opened.set_inheritable(True)
+            descriptor = os.dup(opened.fileno())
+            ((name, found),) = WorkerStart(1, _NAMES[:1]).open_sockets(descriptor)
+            with found:
+                self.assertEqual((name, found.fileno()), (_NAMES[0], descriptor))
+                self.assertFalse(found.get_inheritable())
+
+
+class ProgramTests(SynchronousTestCase):
+    """The process of a worker."""
+
+    def test_a_worker_runs_the_command_of_its_parent(self) -> None:
+        """In the foreground, with its log on standard output, and as the same user."""
+        twistd = TwistdOptions(reactor="poll", rundir="run", uid=5, pidfile="x", logfile="y")
+        program = WorkerProgram.of(twistd, ["--framing", "line"])
+        self.assertEqual(program.folder, str(Path.cwd()))
+        self.assertEqual(
+            program.arguments[2:],
+            (
+                *("--nodaemon", "--pidfile=", "--logfile=-", "--reactor=poll", "--rundir=run"),
+                *("twsock-stream", "--framing", "line"),
+            ),
+        )
+
+    def test_a_worker_has_its_pipes_and_its_sockets_only(self) -> None:
+        """Their names are in the same order."""
+        sockets: list[Any] = [(name, Descriptor(100 + n)) for n, name in enumerate(_NAMES)]
+        spawner, clock = Spawner(), Clock()
+        worker = WorkerProcess(clock, None, 2)  # type: ignore[arg-type]
+        WorkerProgram(("-c", "pass"), "/").start(spawner, worker, sockets)
+        descriptors = spawner.details["childFDs"]
+        self.assertEqual(sorted(descriptors), [0, 1, 2, 3, 4, FIRST_SOCKET, FIRST_SOCKET + 1])
+        self.assertEqual([descriptors[each] for each in (1, 2, 3, 4, 5, 6)], [*"rrwr", 100, 101])
+        start = WorkerStart(2, _NAMES)
+        self.assertEqual(spawner.details["env"]["TWSOCK_WORKER"], str(start))
+
+
+class Descriptor:
+    """A socket that is only named."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number

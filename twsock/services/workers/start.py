@@ -1,0 +1,172 @@
+"""
+How a worker is started: options and sockets → **command line, environment, descriptors** → worker.
+
+A worker is the command line of its parent, run by ``twistd --nodaemon`` with a log on standard
+output. One variable of its environment says that it is a worker, and the names of its sockets in
+the order of their descriptors::
+
+    TWSOCK_WORKER = {"worker": 1, "sockets": ["tcp:127.0.0.1:1337", "unix:/run/echo.sock"]}
+
+The worker removes the variable, so that its own child processes do not have it. A worker inherits
+no descriptors but its pipes and its sockets. Its user, umask and limits are those of the parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from twsock.services.listening_sockets import SocketName
+from twsock.services.workers.process import (
+    COMMAND_PIPE,
+    ERROR_PIPE,
+    FIRST_SOCKET,
+    LOG_PIPE,
+    REPORT_PIPE,
+    WorkerProcess,
+)
+
+__all__ = ["WorkerProgram", "WorkerStart", "take_worker_start"]
+
+_VARIABLE: Final = "TWSOCK_WORKER"
+
+_TWISTD: Final = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """
+    What a worker learns from its parent at its start.
+
+    :ivar number: from 1.
+    :ivar names: those of its sockets; their descriptors begin with `FIRST_SOCKET`.
+    """
+
+    number: int
+    names: tuple[SocketName, ...]
+
+    def __str__(self) -> str:
+        """Return the value of the variable."""
+        return json.dumps({"worker": self.number, "sockets": [str(name) for name in self.names]})
+
+    @classmethod
+    def parse(cls, text: str) -> WorkerStart:
+        """
+        Return the start with this text.
+
+        :raises ValueError: when it is none.
+        """
+        try:
+            members = json.loads(text)
+            number, names = members["worker"], members["sockets"]
+            if type(number) is int and number > 0 and isinstance(names, list):
+                return cls(number, tuple(SocketName.parse(str(name)) for name in names))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise ValueError(f"{_VARIABLE} is for worker processes, and not {text[:100]!r}")
+
+    def open_sockets(self, first: int = FIRST_SOCKET) -> list[tuple[SocketName, socket.socket]]:
+        """
+        Return the sockets, which the caller closes.
+
+        :param first: the descriptor of the first one.
+        :raises ValueError: when a descriptor is not a socket.
+        """
+        opened: list[tuple[SocketName, socket.socket]] = []
+        for descriptor, name in enumerate(self.names, first):
+            try:
+                inherited = socket.socket(fileno=descriptor)
+                inherited.set_inheritable(False)
+            except OSError as error:
+                for _, each in opened:
+                    each.close()
+                text = f"descriptor {descriptor} is no socket for {name}: {error.strerror}"
+                raise ValueError(text) from error
+            opened.append((name, inherited))
+        return opened
+
+
+def take_worker_start(environment: MutableMapping[str, str]) -> WorkerStart | None:
+    """
+    Return what a worker learns at its start; None in a process that is no worker.
+
+    :param environment: the variable is removed from it.
+    :raises ValueError: when the variable has another value; the text is a line for the user.
+    """
+    text = environment.pop(_VARIABLE, None)
+    return None if text is None else WorkerStart.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgram:
+    """
+    The program of all workers of a parent.
+
+    :ivar arguments: those after the name of the Python interpreter.
+    :ivar folder: the working directory, to which the arguments are relative.
+    """
+
+    arguments: tuple[str, ...]
+    folder: str
+
+    @classmethod
+    def of(cls, twistd: Any, arguments: Sequence[str]) -> WorkerProgram:
+        """
+        Return the program for the options of a parent; called before the parent changes its folder.
+
+        :param twistd: the options of ``twistd``. The parent applies those for users, logs and the
+            pid file.
+        :param arguments: those of the plugin.
+        """
+        options = ["--nodaemon", "--pidfile=", "--logfile=-"]
+        if twistd.get("reactor"):
+            options.append(f"--reactor={twistd['reactor']}")
+        if twistd.get("rundir", ".") != ".":
+            options.append(f"--rundir={twistd['rundir']}")
+        command = ("-c", _TWISTD, *options, twistd.subCommand, *arguments)
+        return cls(command, str(Path.cwd()))
+
+    def start(
+        self,
+        reactor: Any,
+        worker: WorkerProcess,
+        sockets: Sequence[tuple[SocketName, socket.socket]],
+    ) -> None:
+        """
+        Start the process of a worker.
+
+        :param reactor: provides ``IReactorProcess``, and runs.
+        :param sockets: the caller still owns them.
+        :raises OSError: when the system cannot start a process.
+        """
+        start = WorkerStart(worker.number, tuple(name for name, _ in sockets))
+        empty = os.open(os.devnull, os.O_RDONLY)
+        descriptors: dict[int, int | str] = {
+            0: empty,
+            LOG_PIPE: "r",
+            ERROR_PIPE: "r",
+            COMMAND_PIPE: "w",
+            REPORT_PIPE: "r",
+        }
+        descriptors.update(
+            (number, each.fileno()) for number, (_, each) in enumerate(sockets, FIRST_SOCKET)
+        )
+        try:
+            reactor.spawnProcess(
+                worker,
+                sys.executable,
+                [sys.executable, *self.arguments],
+                env={**os.environ, _VARIABLE: str(start)},
+                path=self.folder,
+                childFDs=descriptors,
+            )
+        finally:
+            with suppress(OSError):
+                os.close(empty)

@@ -219,6 +219,25 @@ def connect_to(program: subprocess.Popen[str], port: int) -> socket.socket:
     raise AssertionError(f"the program ended with status {program.returncode}")
 
 
+class PrometheusTests(Folder):
+    """``deploy/prometheus``."""
+
+    path = DEPLOY / "prometheus" / "twsock.yml"
+
+    def test_targets_are_the_pages_of_the_instances(self) -> None:
+        """Those of two instances of the unit."""
+        unit = (DEPLOY / "systemd" / "twsock-stream@.service").read_text("utf-8")
+        (port,) = re.findall(r"--metrics tcp:(\S+)%i:interface=127.0.0.1", unit)
+        targets = re.findall(r"- (127.0.0.1:\d+)", self.path.read_text("utf-8"))
+        self.assertEqual(targets, [f"127.0.0.1:{port}{number}" for number in (1, 2)])
+
+    def test_prometheus_accepts_it(self) -> None:
+        """``promtool check config``."""
+        if find("promtool") is None:
+            raise SkipTest("not installed: promtool")
+        self.run_program("promtool", "check", "config", str(self.path))
+
+
 class ContainerfileTests(SynchronousTestCase):
     """``deploy/Containerfile``, as far as it can be checked without an image of Python."""
 
@@ -294,15 +313,20 @@ class MachineTests(SynchronousTestCase):
 
     def test_two_instances_behind_haproxy(self) -> None:
         """From the first command to the new certificate; no step fails."""
-        if find("haproxy") is None or find("curl") is None:
-            raise SkipTest("not installed: haproxy, curl")
-        restart = commands("restart")
+        for program in ("haproxy", "curl", "socat"):
+            if find(program) is None:
+                raise SkipTest(f"not installed: {program}")
         printed = self.run_script(
-            commands("walk"), _CONNECTS.replace("COMMAND", restart), commands("certificate")
+            commands("walk"),
+            _CONNECTS.replace("COMMAND", commands("restart")),
+            commands("drain"),
+            commands("certificate"),
         )
         self.assertEqual(printed.count("client received the response"), 5)
         self.assertIn("twsock_open_connections", printed)
         self.assertRegex(printed, r"\nserved \d{2,}\n")
+        # The administrative state of the first server: 8 is "drain".
+        self.assertRegex(printed, r"\n\d+ frames \d+ one \S+ 2 8 ")
 
     def test_restart_with_socket_activation_refuses_no_connection(self) -> None:
         """Clients connect while the service is restarted."""

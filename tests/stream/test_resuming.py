@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Any
 
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -37,6 +37,7 @@ from twsock.stream.protocol import StreamProtocol
 from twsock.stream.resuming import can_move, check_movable, take_out
 from twsock.stream.upgrade import UpgradePolicy
 from twsock.wire import encode_frame
+from twsock.wire.proxy_header import ProxyHeader
 
 
 class Counting(FrameProtocol):
@@ -476,6 +477,30 @@ class FactsTests(MovingCase):
         self.assertFalse(full.group.has_room)
         self.assertFalse(full.group.admits("127.0.0.1"))
         self.assertEqual((full.counters.accepted, full.counters.refused), (0, 1))
+
+    def test_a_factory_that_builds_its_protocols_itself_builds_this_one(self) -> None:
+        """With the address of the peer; it may have more to set, or refuse."""
+        addresses: list[Any] = []
+
+        class Building(StreamServerFactory):
+            def buildProtocol(self, addr: Any) -> Any:
+                addresses.append(addr)
+                return super().buildProtocol(addr) if len(addresses) < 3 else None
+
+        factory = Building(self.reactor, Counting, max_connections=1)
+        self.factories.append(factory)
+        header = ProxyHeader(("2001:db8::1", 1000), ("2001:db8::2", 2000))
+        peers = []
+        for record in (b"", encode_record(MovingRecord(name_of(Counting), "", b"0", header))):
+            here, peer = tcp_pair()
+            self.addCleanup(peer.close)
+            peers.append(IPv4Address("TCP", *here.getpeername()))
+            factory.resume(DetachedConnection(here), record)
+        self.assertEqual(addresses, [peers[0], IPv6Address("TCP", "2001:db8::1", 1000)])
+        self.assertEqual(factory.counters.refused, 0)
+        here, peer = tcp_pair()
+        with here, peer, self.assertRaisesRegex(LocalProtocolError, "builds no protocol"):
+            factory.resume(DetachedConnection(here))
 
     def test_bytes_are_counted_once(self) -> None:
         """The sum of both processes is what the peer sent, and what it received."""

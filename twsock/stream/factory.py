@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 
+from twsock.errors import LocalProtocolError
 from twsock.handover.detached import DetachedConnection
 from twsock.ip.addresses import describe_address, host_of
 from twsock.log import TextLogger
@@ -31,9 +32,10 @@ from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.stream.listening.server_transport import make_small_transports
+from twsock.stream.moving_record import decode_record
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionRegistry
-from twsock.stream.resuming import RestoredConnection, can_move, restore
+from twsock.stream.resuming import RestoredConnection, can_move, peer_of, restore_state
 from twsock.stream.upgrade import UpgradeToSsl
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]
@@ -74,6 +76,8 @@ class StreamServerFactory(ServerFactory):
 
     noisy = False
     _log = TextLogger()
+    # Whether `buildProtocol` is called for a connection that was accepted before.
+    _is_restoring = False
 
     def __init__(
         self,
@@ -167,19 +171,31 @@ class StreamServerFactory(ServerFactory):
         members = typing.cast("tuple[StreamProtocol, ...]", self.group.members)
         return [member for member in members if can_move(member)]
 
-    def restore(self, state: bytes) -> RestoredConnection[StreamProtocol]:
+    def restore(
+        self, detached: DetachedConnection, state: bytes = b""
+    ) -> RestoredConnection[StreamProtocol]:
         """
-        Check the state of a connection that another process offers, and restore its protocol.
+        Build the protocol of a connection that another process offers, and restore its state.
 
+        `buildProtocol` is called with the address of the peer, or of its PROXY header.
+
+        :param detached: the connection; it is not used yet.
         :param state: of `twsock.stream.moving.give_connections`; empty for none.
         :returns: continues the connection, once it is this process's own.
-        :raises SocketError: when this server cannot continue such a connection, or ``import_state``
-            raised an error.
+        :raises SocketError: when the connection has ended, when this server cannot continue such a
+            connection, or when ``import_state`` raised an error.
         """
-        protocol = self._build()
-        return RestoredConnection(
-            self.group.clock, protocol, restore(protocol, state) if state else None
-        )
+        record = decode_record(state) if state else None
+        self._is_restoring = True
+        try:
+            protocol = self.buildProtocol(peer_of(detached, record))
+        finally:
+            self._is_restoring = False
+        if protocol is None:
+            raise LocalProtocolError("the factory builds no protocol for this peer")
+        if record is not None:
+            restore_state(protocol, record)
+        return RestoredConnection(self.group.clock, protocol, record)
 
     def resume(self, detached: DetachedConnection, state: bytes = b"") -> StreamProtocol:
         """
@@ -195,29 +211,18 @@ class StreamServerFactory(ServerFactory):
         :raises SocketError: as `restore`, and when the connection has ended. ``detached`` is
             unchanged then.
         """
-        return self.restore(state).resume(detached)
+        return self.restore(detached, state).resume(detached)
 
     # Called by Twisted.
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> StreamProtocol | None:
         group = self.group
-        if not group.has_room:
-            group.counters.refused += 1
-            self._tell_of_limit()
+        if not self._is_restoring and not self._may_accept(addr):
             return None
-        if group.address_limit is not None and not group.admits(host_of(addr)):
-            return None
-        protocol = self._build()
-        if self._takes_queue:
-            protocol.was_queued = True
-        return protocol
-
-    def _build(self) -> StreamProtocol:
-        """Make a protocol with the limits of this factory."""
         protocol = self._protocol_class()
         protocol.factory = self
-        protocol.group = self.group
+        protocol.group = group
         # A value that equals that of the class is not stored, which saves 8 bytes a connection.
         if protocol.close_timeout != self.close_timeout:
             protocol.close_timeout = self.close_timeout
@@ -227,7 +232,17 @@ class StreamServerFactory(ServerFactory):
             protocol.max_unsent = self.max_unsent
         if self.upgrade is not None:
             protocol.upgrade = self.upgrade
+        if self._takes_queue:
+            protocol.was_queued = True
         return protocol
+
+    def _may_accept(self, address: IAddress | None) -> bool:
+        """Return whether the limits on connections admit one more."""
+        if not self.group.has_room:
+            self.group.counters.refused += 1
+            self._tell_of_limit()
+            return False
+        return self.group.address_limit is None or self.group.admits(host_of(address))
 
     async def _listen(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
         port = await endpoint.listen(self)

@@ -25,7 +25,7 @@ from twsock.log import TextLogger
 from twsock.stream.counters import Counters
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.protocol import StreamProtocol
-from twsock.stream.resuming import RestoredConnection, can_move, take_out
+from twsock.stream.resuming import can_move, take_out
 
 __all__ = [
     "MOST_AT_ONCE",
@@ -78,8 +78,8 @@ def give_connections(
     Give all connections of a server that can move now to another process.
 
     Stop the ports first: connections that are accepted later are not given. Connections that cannot
-    move stay open; drain them afterwards. After `MOST_AT_ONCE` refusals in a row the others are not
-    offered any more.
+    move stay open; drain them afterwards, when this call has ended or was cancelled. After
+    `MOST_AT_ONCE` refusals in a row the others are not offered any more.
 
     :returns: fires when each connection was given or continues here, also if the offers fail.
         Cancelling withdraws the offers under way, and begins no others.
@@ -199,10 +199,8 @@ def take_connection(
 async def _take(
     factory: StreamServerFactory, channel: socket.socket, timeout: float
 ) -> StreamProtocol:
-    def restore(_detached: DetachedConnection, record: bytes) -> RestoredConnection[StreamProtocol]:
-        return factory.restore(record)
-
-    detached, restored = await take(factory.group.clock, channel, accept=restore, timeout=timeout)
+    reactor = factory.group.clock
+    detached, restored = await take(reactor, channel, accept=factory.restore, timeout=timeout)
     try:
         return restored.resume(detached)
     except SocketError as error:

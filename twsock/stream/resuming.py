@@ -2,25 +2,28 @@
 Protocols that move with their state: connection → **resuming** → connection of another process.
 
 A connection moves between two messages. `take_out` exports the state of its protocol, and detaches
-it. In the other process `restore` gives the state to a new protocol of the same class, and
+it. In the other process `restore_state` gives the state to a new protocol of the same class, and
 `RestoredConnection` continues the connection with it. Used by
 `twsock.protocols.StreamServerFactory` and `twsock.stream.moving`. Holds nothing.
 """
 
 from __future__ import annotations
 
+import socket
 import typing
 from typing import Any, Generic, TypeVar
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
 
 from twsock.errors import LocalProtocolError, SocketError
 from twsock.handover.detached import DetachedConnection
 from twsock.log import TextLogger
 from twsock.stream.detaching import DetachableProtocol, name_of
-from twsock.stream.listening.proxied_connection import MovedProxiedConnection
+from twsock.stream.listening.proxied_connection import MovedProxiedConnection, address_of
 from twsock.stream.listening.server_transport import connect_socket
 from twsock.stream.moving_record import (
     MovingRecord,
-    decode_record,
     encode_record,
 )
 from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
@@ -30,7 +33,8 @@ __all__ = [
     "RestoredConnection",
     "can_move",
     "check_movable",
-    "restore",
+    "peer_of",
+    "restore_state",
     "take_out",
 ]
 
@@ -95,7 +99,7 @@ def take_out(protocol: DetachableProtocol) -> tuple[DetachedConnection, bytes]:
     """
     Export the state of a protocol, and detach it.
 
-    :returns: the connection and its record, for `restore` and `RestoredConnection`.
+    :returns: the connection and its record, encoded.
     :raises SocketError: as `check_movable`; when the state is too large; when no descriptor is
         free. The connection is unchanged then. An error of ``export_state`` is raised as it is.
     """
@@ -107,17 +111,35 @@ def take_out(protocol: DetachableProtocol) -> tuple[DetachedConnection, bytes]:
     return protocol.leave(with_header=True), record
 
 
-def restore(protocol: DetachableProtocol, data: bytes) -> MovingRecord:
+def peer_of(detached: DetachedConnection, record: MovingRecord | None) -> IAddress:
+    """
+    Return the address of the other end: the client's, if a proxy has reported it.
+
+    :raises SocketError: when the connection has ended.
+    """
+    header = None if record is None else record.header
+    address = None if header is None else address_of(header.source, header.is_datagram)
+    if address is not None:
+        return address
+    try:
+        peer = detached.socket.getpeername()
+    except OSError as error:
+        raise SocketError.from_exception(error) from error
+    if detached.socket.family == socket.AF_UNIX:
+        return UNIXAddress(peer or None)
+    kind = IPv6Address if detached.socket.family == socket.AF_INET6 else IPv4Address
+    return kind("TCP", *peer)
+
+
+def restore_state(protocol: DetachableProtocol, record: MovingRecord) -> None:
     """
     Restore the state of a connection that arrives; its protocol is not connected yet.
 
     :param protocol: a new one, for which all limits are set.
-    :param data: the record of `take_out`.
-    :raises RemoteProtocolError: when this is no record of this version.
+    :param record: of `take_out`, decoded.
     :raises LocalProtocolError: when the protocol is of another class, or needs TLS; when
         ``import_state`` raised an error, which is logged. A `SocketError` is raised as it is.
     """
-    record = decode_record(data)
     kind = type(protocol)
     if record.protocol != name_of(kind) or not _declares_state(kind):
         raise LocalProtocolError(f"a connection of {record.protocol}, served is {name_of(kind)}")
@@ -132,7 +154,6 @@ def restore(protocol: DetachableProtocol, data: bytes) -> MovingRecord:
         # Without the text of the error, which may have bytes of the state.
         what = f"import_state of {record.protocol} raised {type(error).__name__}"
         raise LocalProtocolError(what) from error
-    return record
 
 
 class RestoredConnection(Generic[P]):
@@ -141,7 +162,7 @@ class RestoredConnection(Generic[P]):
 
     :param reactor: runs the connection.
     :param protocol: a new one, not connected.
-    :param record: of `restore`; None if the connection has no state.
+    :param record: that of its state; None if the connection has no state.
     """
 
     def __init__(self, reactor: Any, protocol: P, record: MovingRecord | None) -> None:

@@ -20,7 +20,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from twsock.wire.proxy_header import ProxyHeader
 
-__all__ = ["MovedProxiedConnection", "ProxiedConnection", "ProxiedTransport"]
+__all__ = ["MovedProxiedConnection", "ProxiedConnection", "ProxiedTransport", "address_of"]
 
 
 class ProxiedTransport:
@@ -36,8 +36,8 @@ class ProxiedTransport:
     def __init__(self, transport: Any, header: ProxyHeader) -> None:
         self.transport = transport
         self.wrappedProtocol: Any = None
-        self._peer = _address(header.source, header.is_datagram)
-        self._host = _address(header.destination, header.is_datagram)
+        self._peer = address_of(header.source, header.is_datagram)
+        self._host = address_of(header.destination, header.is_datagram)
         directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:
@@ -134,7 +134,8 @@ class MovedProxiedConnection(ProxiedConnection):
         self.connect_above(ProxiedTransport(self.transport, self._header), protocol)
 
 
-def _address(address: tuple[str, int] | bytes | None, is_datagram: bool) -> IAddress | None:
+def address_of(address: tuple[str, int] | bytes | None, is_datagram: bool) -> IAddress | None:
+    """Return an address of a header as Twisted has it; None if the header has none."""
     if address is None:
         return None
     if isinstance(address, bytes):

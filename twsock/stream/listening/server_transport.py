@@ -72,9 +72,8 @@ def connect_socket(reactor: Any, connection: socket.socket, protocol: Any) -> No
     left.
 
     :param connection: TCP or UNIX.
-    :raises OSError: when it is not connected. It is then unchanged, except for being non-blocking.
+    :raises OSError: when it is not connected. It is then unchanged.
     """
-    connection.setblocking(False)
     peer = connection.getpeername()
     transport: Any
     if connection.family == socket.AF_UNIX:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -22,6 +23,7 @@ from twsock.datagram.udp_socket import (
     OpenedSocket,
     numeric_address,
     open_udp_socket,
+    renew_udp_socket,
 )
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramProtocol
@@ -291,6 +293,119 @@ class BoundsTests(SynchronousTestCase):
                 self.assertEqual(
                     getattr(DatagramOptions(**options), name), value, f"{name=}, {value=}"
                 )
+
+
+#: Every option of the kernel that depends on `DatagramOptions`, for IPv4 and for IPv6. Those with a
+#: length are bytes: the address of an interface, the name of a device.
+READABLE: tuple[tuple[int, int, int], ...] = (
+    (SOL, socket.SO_RCVBUF, 0),
+    (SOL, socket.SO_SNDBUF, 0),
+    (SOL, socket.SO_BROADCAST, 0),
+    (SOL, socket.SO_REUSEADDR, 0),
+    (SOL, socket.SO_REUSEPORT, 0),
+    (SOL, 25, 16),  # SO_BINDTODEVICE
+    (UDP, UDP_GRO, 0),
+)
+READABLE4 = (
+    (V4, socket.IP_TTL, 0),
+    (V4, socket.IP_TOS, 0),
+    (V4, socket.IP_MULTICAST_TTL, 0),
+    (V4, socket.IP_MULTICAST_LOOP, 0),
+    (V4, socket.IP_MULTICAST_IF, 4),
+    (V4, IP_MULTICAST_ALL, 0),
+    (V4, IP_MTU_DISCOVER, 0),
+    (V4, 8, 0),  # IP_PKTINFO
+)
+READABLE6 = (
+    (V6, socket.IPV6_UNICAST_HOPS, 0),
+    (V6, socket.IPV6_TCLASS, 0),
+    (V6, socket.IPV6_MULTICAST_HOPS, 0),
+    (V6, socket.IPV6_MULTICAST_LOOP, 0),
+    (V6, socket.IPV6_MULTICAST_IF, 0),
+    (V6, IPV6_MULTICAST_ALL, 0),
+    (V6, IPV6_MTU_DISCOVER, 0),
+    (V6, IPV6_DONTFRAG, 0),
+    (V6, socket.IPV6_V6ONLY, 0),
+    (V6, 49, 0),  # IPV6_RECVPKTINFO
+)
+
+
+def read_options(udp: socket.socket) -> dict[tuple[int, int], int | bytes]:
+    """Return the value of each option."""
+    family = READABLE6 if udp.family == socket.AF_INET6 else READABLE4
+    return {
+        (level, number): udp.getsockopt(level, number, *([size] if size else []))
+        for level, number, size in READABLE + family
+    }
+
+
+class RenewTests(SynchronousTestCase):
+    """A socket that another process has opened gets the options of this process."""
+
+    skip = NOT_LINUX
+
+    #: Each with options that differ from the defaults; the first has the defaults.
+    VARIANTS: tuple[dict[str, Any], ...] = (
+        {},
+        {"receive_buffer": 50_000, "send_buffer": 60_000, "broadcast": False},
+        {"hop_limit": 7, "multicast_hop_limit": 9, "multicast_loopback": False},
+        {"dont_fragment": True, "code_point": 46, "segmentation": False},
+        {"interface": socket.if_nametoindex("lo")},
+        {"code_point": 10, "receive_buffer": 70_000},
+    )
+
+    def test_it_has_every_option_of_a_fresh_socket(self) -> None:
+        """From any options to any others, and back to the defaults."""
+        variants = [*self.VARIANTS, *([{"device": "lo"}] if os.geteuid() == 0 else [])]
+        for address in (HOST, HOST6, "", "::"):
+            for before in variants:
+                for after in variants:
+                    with opened(address, **before) as old, opened(address, **after) as wanted:
+                        options = DatagramOptions(**after)
+                        renewed = renew_udp_socket(old.udp, address, 0, options)
+                        self.assertEqual(
+                            read_options(old.udp),
+                            read_options(wanted.udp),
+                            f"{address=}, {before=}, {after=}",
+                        )
+                        self.assertIs(renewed.udp, old.udp)
+                        features = (renewed.has_runs, renewed.has_packet_info)
+                        self.assertEqual(features, (wanted.has_runs, wanted.has_packet_info))
+
+    def test_a_shared_port_stays_one(self) -> None:
+        """Both options of sharing were set before the bind."""
+        with opened("", multicast_only=True) as shared, opened("") as alone:
+            for udp, options in (
+                (shared.udp, DatagramOptions()),
+                (alone.udp, DatagramOptions(multicast_only=True)),
+            ):
+                error = self.assertRaises(SocketError, renew_udp_socket, udp, "", 0, options)
+                self.assertIn("SO_REUSEPORT", str(error), f"{options=}")
+                self.assertIs(error.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
+                self.assertGreaterEqual(udp.fileno(), 0)
+            renew_udp_socket(shared.udp, "", 0, DatagramOptions(multicast_only=True))
+
+    def test_another_address_is_refused(self) -> None:
+        """The record of the other process is wrong."""
+        with opened() as found:
+            for address, port in (("127.0.0.2", 0), (HOST, 1), (HOST6, 0)):
+                error = self.assertRaises(
+                    SocketError, renew_udp_socket, found.udp, address, port, DatagramOptions()
+                )
+                self.assertIn("the socket of the running process", str(error), f"{address=}")
+
+    def test_an_option_that_the_system_refuses_is_named_with_the_port(self) -> None:
+        """As an unprivileged process may not leave a device."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can bind to a device")
+        with opened(HOST, device="lo") as found:
+            os.seteuid(65_534)
+            self.addCleanup(os.seteuid, 0)
+            error = self.assertRaises(
+                SocketError, renew_udp_socket, found.udp, HOST, 0, DatagramOptions()
+            )
+            self.assertIn("cannot set the options of UDP port 0 of 127.0.0.1: ", str(error))
+            renew_udp_socket(found.udp, HOST, 0, DatagramOptions(device="lo"))
 
 
 @implementer(IReactorUdpSockets)

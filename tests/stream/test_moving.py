@@ -63,7 +63,7 @@ class GivingTests(MovingCase):
         self.assertEqual(peer.recv(100), encode_frame(b"%d:a" % number))
 
     def test_all_connections_are_given(self) -> None:
-        """At most 64 at once; each acknowledgement begins the next one."""
+        """At most 16 at once; each acknowledgement begins the next one."""
         peers = self.connect_many(MOST_AT_ONCE + 10)
         done = give_connections(self.factory, self.offers)
         other = self.serve(Counting)
@@ -71,7 +71,7 @@ class GivingTests(MovingCase):
             self.assertNoResult(done)
             other.resume(*self.offers.take())
         self.assertEqual(self.successResultOf(done), GivenConnections(len(peers), 0))
-        self.assertEqual(self.offers.most, 64)
+        self.assertEqual(self.offers.most, 16)
         self.assertEqual(self.factory.counters.given, len(peers))
         self.assertEqual((len(self.factory.group), len(other.group)), (0, len(peers)))
 
@@ -138,7 +138,7 @@ class GivingTests(MovingCase):
     def test_connections_that_stay_leave_the_turn(self) -> None:
         """A server of ten thousand handlers that run serves others meanwhile."""
         factory = self.serve(Inheriting)
-        for _ in range(MOST_AT_ONCE * 16 + 1):
+        for _ in range(MOST_AT_ONCE * 64 + 1):
             factory.group.join(Inheriting())
         done = give_connections(factory, self.offers)
         self.assertNoResult(done)

@@ -411,6 +411,18 @@ class BindingReactorTests(KeepingReactorTestCase):
         await self.listen("tcp:0:interface=127.0.0.1", worker)
         self.assertEqual(table.held()[0][1].getsockname(), self.addresses()[0])
 
+    async def test_a_worker_starts_although_the_path_was_removed(self) -> None:
+        """Its parent keeps the socket."""
+        tables = [ListeningSockets(checks_paths=False) for _ in range(2)]
+        binding: Any = BindingReactor(reactor, tables[:1])
+        port = await self.listen(f"unix:{self.path}", binding)
+        self.path.unlink()
+        tables[1].inherit((name, each.dup()) for name, each in tables[0].held())
+        self.addCleanup(tables[1].close)
+        worker = await self.listen(f"unix:{self.path}", KeepingReactor(reactor, tables[1]))
+        self.assertEqual(worker.getHost(), port.getHost())
+        self.assertFalse(self.path.exists())
+
     async def test_a_failure_leaves_nothing(self) -> None:
         """Another program has the port."""
         with socket.socket() as other:

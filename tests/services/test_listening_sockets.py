@@ -229,6 +229,18 @@ class TableTests(SynchronousTestCase):
         self.path.touch()
         self.assertEqual(self.table.held(), [])
 
+    def test_workers_share_a_socket_whose_path_is_gone(self) -> None:
+        """Otherwise each of them would open another one."""
+        parent, worker = (ListeningSockets(checks_paths=False) for _ in range(2))
+        self.addCleanup(parent.close)
+        self.addCleanup(worker.close)
+        parent.claim("unix", str(self.path), 0, self.listen_on_path)
+        self.path.unlink()
+        worker.inherit((name, each.dup()) for name, each in parent.held())
+        kept, is_inherited = worker.claim("unix", str(self.path), 0, self.fail)
+        self.addCleanup(kept.close)
+        self.assertTrue(is_inherited)
+
     def test_options_are_set_on_inherited_sockets_only(self) -> None:
         """An error closes the socket."""
         renewed: list[socket.socket] = []

@@ -141,6 +141,9 @@ class _UnixSocket:
     def renew(self, inherited: socket.socket) -> None:
         try:
             self.settings.apply(inherited, self.path)
+        except FileNotFoundError:
+            # The path was removed; a worker shares its socket with the others all the same.
+            inherited.listen(self.settings.backlog)
         except OSError as error:
             raise CannotListenError(None, str(self.path), error) from error
 

@@ -171,14 +171,17 @@ class ListeningSockets:
     The table keeps a duplicate of each socket until its port is closed. It removes the path of a
     UNIX socket at the same time if the process owns the path.
 
+    :param checks_paths: whether a UNIX socket whose path was removed or replaced is dropped; False
+        for a parent and its workers, since all workers have to share one socket.
     :ivar accepts_at_end: whether a port that closes first accepts the connections that the kernel
         has queued. Set it to False when another process accepts them.
     """
 
     _log = TextLogger()
 
-    def __init__(self) -> None:
+    def __init__(self, *, checks_paths: bool = True) -> None:
         self.accepts_at_end = True
+        self._checks_paths = checks_paths
         self._entries: dict[SocketName, _Entry] = {}
         self._owns_paths = True
 
@@ -236,7 +239,7 @@ class ListeningSockets:
         """
         name = self._next_name(kind, address, port)
         entry = self._entries.get(name)
-        if entry is not None and _is_orphan(name, entry):
+        if entry is not None and self._is_orphan(name, entry):
             del self._entries[name]
             entry.close()
             entry = None
@@ -264,7 +267,7 @@ class ListeningSockets:
         return [
             (name, entry.socket)
             for name, entry in self._entries.items()
-            if not _is_orphan(name, entry)
+            if not self._is_orphan(name, entry)
         ]
 
     def renew(self) -> None:
@@ -288,7 +291,7 @@ class ListeningSockets:
         """Return whether the next `claim` of this name returns an inherited socket."""
         name = self._next_name(kind, address, port)
         entry = self._entries.get(name)
-        return entry is not None and not _is_orphan(name, entry)
+        return entry is not None and not self._is_orphan(name, entry)
 
     def is_bound(self, address: Any) -> bool:
         """
@@ -321,6 +324,12 @@ class ListeningSockets:
                 return name
             number += 1
 
+    def _is_orphan(self, name: SocketName, entry: _Entry) -> bool:
+        """Return whether no client can reach the socket any more, as its path was removed."""
+        has_path = name.kind in _WITH_PATHS and not name.address.startswith("\0")
+        is_reachable = entry.path is not None and entry.path.is_in_place
+        return self._checks_paths and has_path and not is_reachable
+
     def _duplicate(self, name: SocketName, entry: _Entry) -> KeptSocket:
         def closed() -> None:
             if self._entries.get(name) is entry:
@@ -337,12 +346,6 @@ def duplicate_socket(original: socket.socket) -> socket.socket:
     Unlike ``dup`` of a socket this changes no flag: all duplicates share ``O_NONBLOCK``.
     """
     return socket.socket(fileno=os.dup(original.fileno()))
-
-
-def _is_orphan(name: SocketName, entry: _Entry) -> bool:
-    """Return whether no client can reach the socket any more, as its path was removed."""
-    has_path = name.kind in _WITH_PATHS and not name.address.startswith("\0")
-    return has_path and (entry.path is None or not entry.path.is_in_place)
 
 
 def _is_number(text: str) -> bool:

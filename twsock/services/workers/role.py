@@ -70,7 +70,7 @@ class WorkersRole:
             not the sockets that it should have.
         """
         if self._start is not None:
-            options.sockets, options.shares_ports = ListeningSockets(), True
+            options.sockets, options.shares_ports = ListeningSockets(checks_paths=False), True
             try:
                 options.sockets.inherit(self._start.open_sockets())
             except ValueError as error:
@@ -80,7 +80,9 @@ class WorkersRole:
         if self.count is not None:
             _check_program(options, twistd)
             self._program = WorkerProgram.of(twistd, self._arguments)
-            options.worker_sockets = [ListeningSockets() for _ in range(self.count)]
+            options.worker_sockets = [
+                ListeningSockets(checks_paths=False) for _ in range(self.count)
+            ]
 
     def wrap(self, service: Any, options: Any) -> Any:
         """Return what the process runs: in a parent the workers, otherwise the service itself."""

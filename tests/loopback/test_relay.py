@@ -35,6 +35,7 @@ from twsock import (
 )
 from twsock.sockets import Relay
 from twsock.sockets.stream.input import READ_AHEAD_LIMIT
+from twsock.stream.counters import Counters
 
 _RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER
 
@@ -119,8 +120,11 @@ class RelayContract(OnEveryReactor):
     def test_bytes_arrive_equal_in_both_directions(self) -> None:
         """At the same time, and they are counted."""
         there, back = pattern(self.size, 1), pattern(self.size + 1, 2)
+        left, right = Counters(), Counters()
 
         async def conversation(ends: Ends, relaying: Relay) -> None:
+            ends.left.count_in(left)
+            ends.right.count_in(right)
             _, _, at_server, at_client = await together(
                 send(ends.client, there),
                 send(ends.server, back),
@@ -133,6 +137,10 @@ class RelayContract(OnEveryReactor):
             self.assertEqual(relaying.relayed, RelayedBytes(len(there), len(back)))
             self.assertIsNone(relaying.failed_socket)
             self.assertFalse(ends.left.is_open or ends.right.is_open)
+            counted = (left.bytes_received, right.bytes_sent)
+            self.assertEqual(counted, (len(there), len(there)))
+            counted = (right.bytes_received, left.bytes_sent)
+            self.assertEqual(counted, (len(back), len(back)))
 
         self.converse(conversation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -71,6 +72,32 @@ class CountersTests(OnEveryReactor):
             self.assertEqual(counters.handler_errors, 1)
             self.assertEqual(sum(counters.handler_seconds.counts), 1)
             self.assertGreaterEqual(counters.handler_seconds.total, 0.002)
+
+        self.conduct(work)
+
+    def test_sent_bytes_are_counted_in_any_way_that_they_leave(self) -> None:
+        """A file that the kernel sends, and large writes that wait for room."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        self.addCleanup(file.close)
+        file.write(bytes(100_000))
+        file.flush()
+        size = 100_000 + 4 * 1_000_000
+
+        async def work(reactor: Any) -> None:
+            async def answer(_listener: Any, args: Any) -> None:
+                async with args.socket as far:
+                    far.output_stream.send_file(file)
+                    for _ in range(4):
+                        await far.output_stream.write(bytes(1_000_000))
+
+            listener = StreamSocketListener(reactor)
+            listener.connection_received.add(answer)
+            await listener.bind_endpoint("127.0.0.1", "")
+            async with StreamSocket(reactor) as near:
+                await near.connect("127.0.0.1", listener.information.local_port)
+                received = [len(chunk) async for chunk in near.input_stream]
+            await listener.close_all(5)
+            self.assertEqual((sum(received), listener.counters.bytes_sent), (size, size))
 
         self.conduct(work)
 

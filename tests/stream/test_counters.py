@@ -145,3 +145,17 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(connected.factory.counters.ended, 0)
         connected.lose()
         self.assertEqual(connected.factory.counters.ended, 1)
+
+    def test_an_output_that_was_full_before_a_write_is_timed(self) -> None:
+        """The application asked whether it is full, and nothing was written."""
+        connected = Connected(FrameRecorder)
+        producer: Any = connected.transport.producer
+        producer.pauseProducing()
+        self.assertTrue(connected.protocol.is_full)
+        connected.clock.advance(0)
+        self.assertEqual(connected.factory.counters.full, 1)
+        connected.clock.advance(2)
+        producer.resumeProducing()
+        counters = connected.factory.counters
+        self.assertEqual((counters.paused, counters.full), (1, 0))
+        self.assertEqual(counters.seconds_full(connected.clock.seconds()), 2)

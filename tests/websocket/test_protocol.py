@@ -92,6 +92,22 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(made.frames(), [("text", "a"), ("binary", b"b"), ("text", "\u20ac")])
         self.assertEqual(made.factory.counters.messages, 3)
 
+    def test_sent_messages_are_counted(self) -> None:
+        """Each message once, whether it is compressed, cut, sent in pieces or to many."""
+        for settings in (
+            {},
+            {"max_fragment_size": 2},
+            {"compression": DeflateSettings(min_size=0)},
+        ):
+            offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+            arguments: Any = settings
+            made = Connected(Recorder, **arguments)
+            made.receive(REQUEST + offer + END + text("hello") + binary(b"hello") + ping())
+            made.protocol.send_fragment(b"a", is_text=True, is_complete=False)
+            made.protocol.send_fragment(b"b", is_text=True, is_complete=True)
+            broadcast([made.protocol], "c")
+            self.assertEqual(made.factory.counters.messages_sent, 4, settings)
+
     @given(st.lists(st.text(max_size=200) | st.binary(max_size=200)), st.integers(1, 50))
     def test_any_cut_gives_the_same_answers(self, messages: list[str | bytes], step: int) -> None:
         """The answers do not depend on how the stream is cut."""

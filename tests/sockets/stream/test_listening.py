@@ -17,6 +17,7 @@ from twsock import (
     ClosedError,
     LocalProtocolError,
     MessageWebSocket,
+    RemoteProtocolError,
     SocketProtectionLevel,
     StreamSocket,
     StreamSocketListener,
@@ -72,6 +73,25 @@ class CountersTests(OnEveryReactor):
             self.assertEqual(counters.handler_errors, 1)
             self.assertEqual(sum(counters.handler_seconds.counts), 1)
             self.assertGreaterEqual(counters.handler_seconds.total, 0.002)
+
+        self.conduct(work)
+
+    def test_errors_of_handlers_are_counted_by_their_cause(self) -> None:
+        """A rule that the peer broke is a violation."""
+
+        async def work(reactor: Any) -> None:
+            def refuse(_listener: Any, _args: Any) -> None:
+                raise RemoteProtocolError("this request is wrong")
+
+            listener = StreamSocketListener(reactor)
+            listener.connection_received.add(refuse)
+            await listener.bind_endpoint("127.0.0.1", "")
+            async with StreamSocket(reactor) as near:
+                await near.connect("127.0.0.1", listener.information.local_port)
+                await failure_of(near.input_stream.receive_exactly(1))
+            await listener.close_all(5)
+            counters = listener.counters
+            self.assertEqual((counters.violations, counters.handler_errors), (1, 0))
 
         self.conduct(work)
 

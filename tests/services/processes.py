@@ -53,11 +53,12 @@ class Twistd:
         max_files: int | None,
         inherited: socket.socket | None,
         environment: Mapping[str, str],
+        program: str,
     ) -> None:
         self.process = subprocess.Popen(
             [
                 *_passing(inherited),
-                *(sys.executable, "-c", TWISTD, "--pidfile=", "-n"),
+                *(sys.executable, "-c", program, "--pidfile=", "-n"),
                 *arguments,
             ],
             cwd=folder,
@@ -114,6 +115,7 @@ def twistd(
     max_files: int | None = None,
     inherited: socket.socket | None = None,
     environment: Mapping[str, str] | None = None,
+    before: str = "",
 ) -> Iterator[Twistd]:
     """
     Run ``twistd --pidfile= -n`` with arguments, in an empty folder of its own.
@@ -121,9 +123,11 @@ def twistd(
     :param max_files: its limit of file descriptors; None for the limit of this process.
     :param inherited: the socket that systemd would have opened for it.
     :param environment: variables besides those of this process.
+    :param before: a statement that runs before ``twistd`` does.
     """
     with tempfile.TemporaryDirectory() as folder:
-        running = Twistd(arguments, folder, max_files, inherited, environment or {})
+        program = f"{before}\n{TWISTD}"
+        running = Twistd(arguments, folder, max_files, inherited, environment or {}, program)
         try:
             yield running
         finally:

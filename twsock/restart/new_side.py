@@ -103,7 +103,8 @@ TABLE: Final[Mapping[tuple[State, Event], Step]] = {
     # First the failures; the rows that follow replace some of them.
     **_failures(_S.ASKED, *_ARRIVING, _E.BROKEN, _E.DEADLINE),
     **_failures(_S.RECEIVING, *_ARRIVING, _E.DEADLINE),
-    **_failures(_S.HELD, *_ARRIVING, _E.STOPPED),
+    **{(_S.HELD, event): _to(_S.FAILED, _A.END, _A.CLOSE) for event in _ARRIVING},
+    **_failures(_S.HELD, _E.STOPPED),
     (_S.ASKED, _E.SOCKET): _to(_S.RECEIVING, _A.KEEP),
     (_S.RECEIVING, _E.SOCKET): _to(_S.RECEIVING, _A.KEEP),
     (_S.RECEIVING, _E.LISTED): _to(_S.HELD),

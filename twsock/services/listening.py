@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IStreamServerEndpointStringParser,
 )
+from twisted.internet.task import deferLater
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -42,12 +43,13 @@ from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import EndpointError, listening_error
 from twsock.ip.addresses import describe_address
 from twsock.log import TextLogger
-from twsock.protocols import DatagramProtocol
+from twsock.protocols import DatagramProtocol, StreamServerFactory
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.measurements import Measurement, measure_datagrams
 from twsock.services.options import count_option
 from twsock.services.process import ProcessOptions, StartError
 from twsock.services.signals import process_signals
+from twsock.stream.listening.accept_gate import hold_port, release_port
 
 __all__ = [
     "DatagramListeningService",
@@ -161,6 +163,7 @@ class ListeningService(Service):
     :ivar drain_timeout: the most seconds that connections may take to end at the stop.
     :ivar opening: fires when each endpoint listens, or cannot; set by the start.
     :ivar logs_ports: whether each port is logged; False for a worker, whose parent logs them.
+    :ivar factory: has the connections; None for a service without any.
     """
 
     _log = TextLogger()
@@ -168,6 +171,7 @@ class ListeningService(Service):
     drain_timeout: float = 0.0
     logs_ports = True
     opening: Deferred[Any]
+    factory: StreamServerFactory | None = None
 
     def __init__(self, reactor: Any, endpoints: Sequence[tuple[str, Any]]) -> None:
         self._reactor = reactor
@@ -219,6 +223,9 @@ class ListeningService(Service):
         """Close the ports; a subclass may also drain its connections. The ports are open before."""
         await self.close_ports()
 
+    async def drain_rest(self) -> None:
+        """End all connections within the drain timeout, and send all that is queued."""
+
     def describe_opened(self, port: Any) -> str:
         """Return the endpoint string of a port, as the log shows it to people who connect."""
         return describe_port(port)
@@ -242,6 +249,18 @@ class ListeningService(Service):
     def kill(self) -> None:
         """End other processes, on a third SIGTERM, which ends this one."""
 
+    # Called by restarts.
+
+    def pause_ports(self) -> None:
+        """Accept no connection and read no datagram; another process does, on the same sockets."""
+        for port in self._ports:
+            hold_port(port)
+
+    def resume_ports(self) -> None:
+        """Accept and read again."""
+        for port in self._ports:
+            release_port(port)
+
     # Called by subclasses.
 
     def close_ports(self) -> Deferred[Any]:
@@ -251,6 +270,7 @@ class ListeningService(Service):
 
     def abandon_ports(self) -> None:
         """Close all ports of a process that cannot start, and remove their paths now."""
+        self.pause_ports()  # Another process may serve the connections that are queued.
         self.close_ports()
         # The process ends before the reactor could close them.
         for port in self._ports:
@@ -433,6 +453,15 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
     async def stop(self) -> None:
         await self.close_ports()
         self._log.info("stopped: {counts}", counts=self.describe_counts())
+
+    @override
+    async def drain_rest(self) -> None:
+        # The queues are empty nearly always; 5 seconds are enough for a network that is busy.
+        for _ in range(500):
+            if not any(getattr(port, "unsent", 0) for port, _ in self._opened):
+                return
+            await deferLater(self._reactor, 0.01)
+        self._log.warn("the kernel did not take all queued datagrams in time")
 
     @override
     def privilegedStartService(self) -> None:

@@ -44,6 +44,7 @@ from twsock.services.keeping_reactor import BindingReactor, KeepingReactor, plai
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.notify import process_notifier
 from twsock.services.options import choice_option, seconds_option
+from twsock.services.twistd_options import check_twistd
 from twsock.services.workers.role import WorkersRole
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "in_process", "process_owner"]
@@ -81,6 +82,7 @@ class ProcessOptions(Options):
     worker_sockets: Sequence[ListeningSockets] | None = None
     shares_ports = False
     workers = WorkersRole(None, ())
+    pid_file: Any = None
     _keeping: KeepingReactor | None = None
     _binding: BindingReactor | None = None
 
@@ -92,6 +94,7 @@ class ProcessOptions(Options):
         ["log-level", None, "debug", "Least level logged: debug, info, warn, error or critical."],
         ["metrics", None, None, "Server endpoint string for /metrics and /health/... over HTTP."],
         ["health", None, None, "Server endpoint string for /health/... alone."],
+        ["control", None, None, "Path of a UNIX socket, by which a new process takes over."],
         [
             "drain-delay",
             None,
@@ -161,6 +164,10 @@ class ProcessOptions(Options):
         """
         from twsock.services.metrics import check_metrics
 
+        if self["control"] is not None and not self.workers.is_worker:
+            from twsock.services.restart.process import check_control
+
+            check_control(self, _options_of_twistd(self))
         self["log-format"] = choice_option(self, "log-format", ("text", "json"))
         self["log-level"] = choice_option(self, "log-level", _LEVELS)
         self["drain-delay"] = seconds_option(self, "drain-delay")
@@ -168,8 +175,10 @@ class ProcessOptions(Options):
         check_metrics(self)
         given = _options_of_twistd(self)
         if given is not None:
-            _check_folders(given)
-            _check_user(given)
+            try:
+                check_twistd(given)
+            except ValueError as error:
+                raise StartError(f"twsock: {error}") from error
         for option, default in (("log-format", "text"), ("log-level", _LEVELS[0])):
             if self[option] != default:
                 _check_log(given, option, self[option])
@@ -198,6 +207,7 @@ class ProcessService(MultiService):
         self._drain_delay = 0.0 if is_worker else float(values["drain-delay"])
         self._sockets = options.sockets
         self._page = None if is_worker else self._make_page(options)
+        self._restarts = self._make_restarts(options)
         process_notifier.take_environment(os.environ)
         self._terminal: int | None = None
         if given is not None and _is_daemon(given):
@@ -227,6 +237,19 @@ class ProcessService(MultiService):
 
         return metrics_service(options.page_reactor, options, lambda: listening_services(self))
 
+    def _make_restarts(self, options: ProcessOptions) -> Any:
+        if dict(options)["control"] is None or self._workers.is_worker:
+            return None
+        from twsock.services.restart.process import RestartingProcess
+
+        return RestartingProcess(options, self._all_services, owner=process_owner(options))
+
+    def _all_services(self) -> list[Any]:
+        """Return all services that listen, the page included."""
+        from twsock.services.metrics import listening_services
+
+        return [*listening_services(self), *([] if self._page is None else [self._page])]
+
     @override
     def privilegedStartService(self) -> None:
         """
@@ -235,11 +258,17 @@ class ProcessService(MultiService):
         :raises StartError: when one of them cannot start.
         """
         try:
+            if self._restarts is not None:
+                self._restarts.take_over()
             if self._page is not None:
                 self._page.privilegedStartService()
             super().privilegedStartService()
             self._workers.check_sockets(self._sockets)
+            if self._restarts is not None:
+                self._restarts.listen()
         except StartError as error:
+            if self._restarts is not None:
+                self._restarts.abandon(str(error))
             if self._page is not None:
                 self._page.abandon_ports()
             if self._sockets is not None:
@@ -277,10 +306,9 @@ class ProcessService(MultiService):
 
     def _warn_of_unkept(self, sockets: ListeningSockets) -> None:
         """Log the endpoints whose sockets cannot move to another process."""
-        from twsock.services.metrics import listening_services
 
         def warn(_: object) -> None:
-            for service in listening_services(self):
+            for service in self._all_services():
                 for description in service.unkept_endpoints(sockets):
                     self._log.warn(
                         "{description} opened its socket itself: a restart cannot keep it",
@@ -288,25 +316,28 @@ class ProcessService(MultiService):
                     )
 
         # Some endpoints listen later.
-        opening = DeferredList([each.opening for each in listening_services(self)])
+        opening = DeferredList([each.opening for each in self._all_services()])
         opening.addCallback(warn)
 
     def _report_ready(self) -> None:
         """Report to the service manager once all services listen and the reactor runs."""
         from twisted.internet import reactor
 
-        from twsock.services.metrics import listening_services
-
         def report(_: object) -> None:
-            if all(service.ports for service in listening_services(self)):
+            is_complete = all(service.ports for service in self._all_services())
+            if is_complete:
                 process_notifier.start(reactor, self._describe_ports)
                 if self._link is not None:
                     self._link.report_ready()
+            if self._restarts is not None:
+                self._restarts.started(is_complete)
 
         loop: Any = reactor
         if self._workers.is_worker:
             loop.callWhenRunning(self._link_to_parent)
-        opening = DeferredList([each.opening for each in listening_services(self)])
+        if self._restarts is not None:
+            loop.callWhenRunning(self._restarts.start)
+        opening = DeferredList([each.opening for each in self._all_services()])
         loop.callWhenRunning(opening.addCallback, report)
 
     def _link_to_parent(self) -> None:
@@ -335,8 +366,11 @@ class ProcessService(MultiService):
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
+        if self._restarts is not None:
+            await self._restarts.stop()
         if self._page is not None:
-            await self._page.drain(self._drain_delay)
+            was_replaced = self._restarts is not None and self._restarts.has_been_replaced
+            await self._page.drain(0 if was_replaced else self._drain_delay)
         await super().stopService()
         if self._page is not None:
             await self._page.stopService()
@@ -353,15 +387,15 @@ class ProcessService(MultiService):
         :raises StartError: when it could not start.
         """
         from twsock.services.checking import describe_check
-        from twsock.services.metrics import listening_services
 
-        services = [*listening_services(self), *([] if self._page is None else [self._page])]
         try:
-            lines = describe_check(services)
+            lines = describe_check(self._all_services())
         except ValueError as error:
             raise StartError(f"twsock: {error}") from error
         if self._workers.count is not None:
             lines.insert(-1, f"would start {self._workers.count} workers")
+        if self._restarts is not None:
+            lines.insert(-1, f"would let a new process take over at {self._restarts.path}")
         return lines
 
 
@@ -405,44 +439,6 @@ def process_owner(options: Options) -> tuple[int, int] | None:
         gid = pwd.getpwuid(uid).pw_gid
     # chown(2) does not change an id that is -1.
     return -1 if uid is None else uid, -1 if gid is None else gid
-
-
-def _check_folders(given: Any) -> None:
-    if given.get("logfile") not in (None, "", "-"):
-        _check_folder("--logfile", Path(given["logfile"]).parent)
-    if given.get("chroot") is not None:
-        # The other folders are relative to it.
-        return _check_folder("--chroot", given["chroot"])
-    _check_folder("--rundir", given.get("rundir"))
-    if given.get("pidfile"):
-        _check_folder("--pidfile", Path(given["pidfile"]).parent)
-    return None
-
-
-def _check_folder(option: str, folder: str | Path | None) -> None:
-    if folder is not None and not Path(folder).is_dir():
-        raise StartError(f"twsock: {option}: there is no folder {folder}")
-
-
-def _check_user(given: Any) -> None:
-    uid, gid = given.get("uid"), given.get("gid")
-    if uid is not None and gid is None and not _is_known(uid):
-        raise StartError(f"twsock: --uid: there is no user {uid}; set its group with --gid")
-    if os.geteuid() == 0 or (uid is None and gid is None):
-        return
-    if uid in (None, os.getuid()) and gid in (None, os.getgid()):
-        return
-    raise StartError(
-        f"twsock: --uid and --gid need root, but this process runs as user {os.geteuid()}"
-    )
-
-
-def _is_known(uid: int) -> bool:
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    return True
 
 
 def _options_of_twistd(options: Options) -> Any:

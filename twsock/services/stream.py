@@ -71,6 +71,8 @@ class StreamService(ListeningService):
     _log = TextLogger()
     awaits_first_messages = False
 
+    factory: StreamServerFactory
+
     def __init__(
         self,
         reactor: Any,
@@ -117,6 +119,14 @@ class StreamService(ListeningService):
         if self._is_draining:
             # This aborts the connections, so the drain that waits for them ends too.
             self._aborting = self.factory.drain(0)
+
+    @override
+    async def drain_rest(self) -> None:
+        # Not `StreamServerFactory.drain`: if the new process is killed, this one accepts again.
+        await self.factory.group.drain_within(0 if self.is_hurried else self.drain_timeout)
+        aborted = await self.factory.group.abort_all()
+        if aborted:
+            self._log.warn("{aborted} connections aborted at the deadline", aborted=aborted)
 
     @override
     async def stop(self) -> None:

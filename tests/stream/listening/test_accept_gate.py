@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from tests.stream.test_transport import IdleReactor
-from twsock.stream.listening.accept_gate import AcceptGate
+from twsock.stream.listening.accept_gate import AcceptGate, hold_port, release_port
 
 
 class Exhaustible(socket.socket):
@@ -263,3 +263,45 @@ class AcceptGateTests(SynchronousTestCase):
         self.port.pauseProducing()
         self.gate.reopen()
         self.assertFalse(self.is_listening)
+
+    def test_a_held_gate_accepts_nothing(self) -> None:
+        """Another process accepts from the same socket; a connection that ends changes nothing."""
+        self.gate.hold()
+        self.assertFalse(self.is_listening)
+        self.assertRaises(BlockingIOError, self.gate.accept)
+        self.gate.reopen()
+        self.assertFalse(self.is_listening)
+
+    def test_a_released_gate_accepts_if_there_is_room(self) -> None:
+        """At the limit of connections it waits for room."""
+        self.gate.hold()
+        self.room = False
+        self.gate.release()
+        self.assertFalse(self.is_listening)
+        self.room = True
+        self.gate.reopen()
+        self.assertTrue(self.is_listening)
+        accepted, _ = self.gate.accept()
+        accepted.close()
+
+    def test_a_held_port_leaves_the_queue_when_it_stops(self) -> None:
+        """The connections in it are those of the other process."""
+        with self.socket.dup() as copy:
+            self.gate.hold()
+            self.port.disconnecting = True
+            self.gate.close()
+            accepted, _ = copy.accept()
+            accepted.close()
+
+    def test_ports_without_a_gate_are_paused(self) -> None:
+        """A port that cannot pause is left alone."""
+        port = cast(Any, Port)(0, None, interface="127.0.0.1", reactor=self.reactor)
+        port.connected = True
+        release_port(port)
+        self.assertIn(port, self.reactor.readers)
+        hold_port(port)
+        self.assertNotIn(port, self.reactor.readers)
+        hold_port(object())
+        release_port(object())
+        hold_port(self.port)
+        self.assertRaises(BlockingIOError, self.gate.accept)

@@ -77,6 +77,8 @@ class WorkersRole:
                 raise UsageError(str(error)) from error
             return
         self.count = _count_workers(options)
+        if self.count is not None and options["control"] is not None:
+            raise UsageError("--workers excludes --control: a restart moves no sockets of workers")
         if self.count is not None:
             _check_program(options, twistd)
             self._program = WorkerProgram.of(twistd, self._arguments)

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.log import TextLogger
 
-__all__ = ["AcceptGate"]
+__all__ = ["AcceptGate", "hold_port", "release_port"]
 
 #: Errors of a process or machine that has no descriptor or memory left for a connection.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -82,6 +82,8 @@ class AcceptGate:
         self._resting: IDelayedCall | None = None
         # Whether the gate has paused the port; only then it resumes the port.
         self._is_shut = False
+        # Whether another process accepts from the same socket, and this one does not.
+        self._is_held = False
         # Connections that the stopping port may still accept; None while it is not stopping.
         self._left: int | None = None
         self.has_no_delay = _turn_nagle_off(self._socket)
@@ -108,8 +110,8 @@ class AcceptGate:
         raise BlockingIOError(errno.EAGAIN, "refused 64 connections in a row")
 
     def _accept_one(self) -> tuple[socket.socket, Any]:
-        if self._left == 0:
-            raise BlockingIOError(errno.EAGAIN, "the port is stopping")
+        if self._left == 0 or self._is_held:
+            raise BlockingIOError(errno.EAGAIN, "the port accepts nothing now")
         if not self._has_room():
             self._pause()
             raise BlockingIOError(errno.EAGAIN, "the limit of connections is reached")
@@ -133,9 +135,27 @@ class AcceptGate:
 
     def reopen(self) -> None:
         """Accept again if there is room. It has no effect on a gate that is open or has closed."""
-        if self._is_shut and self._resting is None and self._has_room():
+        if self._is_held or not self._is_shut or self._resting is not None:
+            return
+        if self._has_room():
             self._is_shut = False
             self._port.resumeProducing()
+
+    def hold(self) -> None:
+        """
+        Accept nothing until `release`, as another process accepts from the same socket.
+
+        A port that stops meanwhile leaves the queued connections to that process.
+        """
+        self._is_held = True
+        self._port.pauseProducing()
+
+    def release(self) -> None:
+        """Accept again after `hold`, if there is room."""
+        if self._is_held:
+            self._is_held = False
+            self._is_shut = True
+            self.reopen()
 
     @property
     def is_closed(self) -> bool:
@@ -168,7 +188,7 @@ class AcceptGate:
         itself stops, since it then closes every connection, and when another process accepts from
         the same socket.
         """
-        if self._left is not None or not self._port.disconnecting:
+        if self._left is not None or self._is_held or not self._port.disconnecting:
             return
         if not getattr(self._socket, "accepts_at_end", True):
             return
@@ -206,6 +226,22 @@ class AcceptGate:
     def _rested(self) -> None:
         self._resting = None
         self.reopen()
+
+
+def hold_port(port: Any) -> None:
+    """Stop a port of any kind from accepting and reading, see `AcceptGate.hold`."""
+    gate = getattr(port, "socket", None)
+    getattr(gate, "hold", getattr(port, "pauseProducing", _nothing))()
+
+
+def release_port(port: Any) -> None:
+    """Let a port accept and read again after `hold_port`."""
+    gate = getattr(port, "socket", None)
+    getattr(gate, "release", getattr(port, "resumeProducing", _nothing))()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _turn_nagle_off(listening: socket.socket) -> bool:

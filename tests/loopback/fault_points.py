@@ -1,0 +1,64 @@
+"""
+Lets a process of a restart kill or stop itself at a step, in a test: no luck, and no sleep.
+
+A fault has four words: the role (``old`` or ``new``), ``before`` or ``after``, the name of an
+action of the table of the role, and a signal. ``old before OFFER KILL`` kills the old process
+before it offers its connections. A number behind the action counts: ``new after KEEP:2 KILL``.
+
+Two further roles are ``giver`` and ``taker`` of a connection, with the packets of the hand-over:
+``taker before Accepted KILL``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twsock.handover import channel as handover
+from twsock.services.restart.new_process import NewProcess
+from twsock.services.restart.old_process import OldProcess
+
+__all__ = ["install"]
+
+
+def install(fault: str) -> None:
+    """Install a fault in this process."""
+    role, when, action, name = fault.split()
+    step, _, count = action.partition(":")
+    number = signal.Signals[f"SIG{name}"]
+    holder: Any
+    holder, method, name_of = {
+        "old": (OldProcess, "perform", lambda action: action.name),
+        "new": (NewProcess, "perform", lambda action: action.name),
+        "giver": (handover._Giving, "start", lambda *_: "Offer"),
+        "taker": (handover._Taking, "say", lambda packet: type(packet).__name__),
+    }[role]
+    fail = _after(int(count or 1), lambda: os.kill(os.getpid(), number))
+    original = getattr(holder, method)
+
+    @functools.wraps(original)
+    def wrapped(self: Any, *arguments: Any) -> Any:
+        is_hit = name_of(*arguments) == step
+        if is_hit and when == "before":
+            fail()
+        result = original(self, *arguments)
+        if is_hit and when == "after":
+            fail()
+        return result
+
+    setattr(holder, method, wrapped)
+
+
+def _after(count: int, fail: Callable[[], None]) -> Callable[[], None]:
+    left = count
+
+    def call() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            fail()
+
+    return call

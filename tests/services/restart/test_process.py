@@ -1,0 +1,75 @@
+"""The pid file and the path of a process with ``--control``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.services.datagram import Options
+from twsock.services.restart.process import PidFile
+
+
+class PathTests(SynchronousTestCase):
+    """The option ``--control``."""
+
+    def check(self, *words: str) -> Options:
+        """Parse the options of a service."""
+        options = Options()
+        options.parseOptions(words)
+        return options
+
+    def test_a_path_has_bounds(self) -> None:
+        """Those of the kernel, for the absolute path."""
+        self.check("--control", "/" + "x" * 106)
+        for path in ("", "/" + "x" * 107, "a\0b"):
+            with self.assertRaisesRegex(UsageError, "--control takes a path of 1 to 107 bytes"):
+                self.check("--control", path)
+
+    def test_sockets_are_kept_for_the_next_process(self) -> None:
+        """And only then."""
+        self.assertIsNotNone(self.check("--control", "path").sockets)
+        self.assertIsNone(self.check().sockets)
+
+
+class PidFileTests(SynchronousTestCase):
+    """A pid file belongs to the process that serves."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "twistd.pid"
+        self.given = {"pidfile": str(self.path)}
+        self.file = PidFile(self.given)
+
+    def test_it_is_set_aside_and_written(self) -> None:
+        """The options of twistd have none meanwhile, and removes it at the end again."""
+        self.file.set_aside()
+        self.file.set_aside()
+        self.assertEqual(self.given["pidfile"], "")
+        self.file.write()
+        self.assertEqual(self.path.read_text(), str(os.getpid()))
+        self.assertEqual(self.given["pidfile"], str(self.path))
+
+    def test_it_is_not_written_without_need(self) -> None:
+        """That is, if twistd has written it, or there is none."""
+        self.file.write()
+        self.assertFalse(self.path.exists())
+        for given in (None, {"pidfile": ""}):
+            file = PidFile(given)
+            file.set_aside()
+            file.write()
+
+    def test_a_file_that_cannot_be_written_is_logged(self) -> None:
+        """The process serves without it."""
+        self.file.set_aside()
+        self.path.mkdir()
+        with capturedLogs() as logs:
+            self.file.write()
+        (line,) = [formatEvent(event) for event in logs]
+        self.assertIn("cannot write the pid file", str(line))
+        self.assertEqual(self.given["pidfile"], "")

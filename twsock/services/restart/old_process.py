@@ -1,0 +1,329 @@
+"""
+The role of the old process in a restart: packets of the new process → **steps** → services.
+
+`twsock.restart.old_side` decides each step. Holds the channel to the new process while a restart is
+under way; the sockets stay in the table of the process until it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.interfaces import IDelayedCall
+
+from twsock.errors import LocalProtocolError
+from twsock.log import TextLogger
+from twsock.restart.old_side import TABLE, Action, Event, State, follow
+from twsock.restart.records import (
+    ConnectionOffer,
+    Farewell,
+    Listed,
+    Moved,
+    Ready,
+    Restarted,
+    RestartFailed,
+    RestartPacket,
+    RestartRefused,
+    SharedSocket,
+    Watching,
+)
+from twsock.services.listening_sockets import ListeningSockets
+from twsock.services.restart.channel import PacketChannel
+from twsock.services.restart.served import Served
+from twsock.waiters import Waiters
+
+__all__ = ["READY_TIMEOUT", "OldProcess", "RestartOwner"]
+
+#: Seconds that a new process has from its sockets until its services listen. It reads certificates
+#: in this time, and no client waits for it.
+READY_TIMEOUT: Final = 60.0
+
+#: Seconds from the first refused connection until the channel must have ended, if the new process
+#: is dead: the kernel closes the descriptors of a process one after the other.
+_DEATH: Final = 1.0
+
+
+class RestartOwner(typing.Protocol):
+    """What a restart does with its process, apart from the services."""
+
+    def restart_begins(self) -> None:
+        """A new process has the sockets as well."""
+
+    def replaced(self, process: int) -> None:
+        """Another process serves, and this one does not."""
+
+    def serves_again(self) -> None:
+        """The restart has failed, and this process serves."""
+
+    def end(self) -> None:
+        """End the process in order."""
+
+
+class OldProcess:
+    """
+    Gives the sockets and connections of this process to a new one; one at a time.
+
+    :ivar state: how far it is.
+    """
+
+    _log = TextLogger()
+
+    def __init__(
+        self, reactor: Any, sockets: ListeningSockets, served: Served, owner: RestartOwner
+    ) -> None:
+        self._reactor = reactor
+        self._sockets = sockets
+        self._served = served
+        self._owner = owner
+        self.state = State.SERVING
+        self._channel: PacketChannel | None = None
+        self._process = 0
+        self._reason = ""
+        self._deadline: IDelayedCall | None = None
+        self._moving: Deferred[None] | None = None
+        self._draining: Deferred[None] | None = None
+        self._moved = 0
+        self._broken = Waiters()
+        self._observers: list[PacketChannel] = []
+
+    # Called by the control.
+
+    def begin(self, channel: PacketChannel, process: int) -> None:
+        """Give the sockets to a new process, if no restart is under way; refuse it otherwise."""
+        if self.state is not State.SERVING:
+            self._log.warn(
+                "restart refused: process {new} asked while one by process {process} is under way",
+                new=process,
+                process=self._process,
+            )
+            channel.send(RestartRefused(f"a restart by process {self._process} is under way"))
+            channel.close()
+            return
+        self._channel, self._process = channel, process
+        channel.receiver = self
+        self._deadline = self._reactor.callLater(READY_TIMEOUT, self._pass_deadline)
+        self._follow(Event.TAKE_OVER)
+
+    def watch(self, channel: PacketChannel) -> None:
+        """Report the result of the next restart to an observer."""
+        channel.receiver = self
+        self._observers.append(channel)
+        channel.send(Watching(os.getpid()))
+
+    async def stop(self) -> None:
+        """End the role: the process stops. Waits for the connections that are under way."""
+        if self.state is not State.ENDED:
+            self._follow(Event.STOPPED)
+        if self._draining is not None:
+            self._draining.cancel()
+        # An observer asks the process that serves then.
+        self._dismiss_observers()
+        if self._moving is not None:
+            await self._moving
+
+    # Called by channels.
+
+    def packet_received(
+        self, channel: PacketChannel, packet: RestartPacket, passed: socket.socket | None
+    ) -> None:
+        """Follow the packet of the new process; an observer sends none."""
+        if passed is not None:
+            passed.close()
+        if channel is not self._channel:
+            self._forget_observer(channel)
+        elif isinstance(packet, Ready):
+            self._follow(Event.READY)
+        elif isinstance(packet, Farewell):
+            self._reason = "it was stopped"
+            self._follow(Event.FAREWELL)
+        else:
+            self.foreign_received(channel, f"{type(packet).__name__} was not expected")
+
+    def foreign_received(self, channel: PacketChannel, reason: str) -> None:
+        """Log what is no packet of this format, and end the channel."""
+        self._log.warn(
+            "restart: process {process}: {reason}", process=channel.process, reason=reason
+        )
+        if channel is not self._channel:
+            self._forget_observer(channel)
+        else:
+            self._reason = reason
+            self._follow(Event.FOREIGN)
+
+    def channel_ended(self, channel: PacketChannel) -> None:
+        """Serve again if the new process has ended without a farewell."""
+        if channel is not self._channel:
+            self._forget_observer(channel)
+        else:
+            self._reason = "it has ended"
+            self._follow(Event.BROKEN)
+            self._broken.fire()
+
+    # The steps.
+
+    def _follow(self, event: Event) -> None:
+        before = self.state
+        self.state, actions = follow(self.state, event)
+        if before is State.SHARED and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        for action in actions:
+            self.perform(action)
+        if before is not State.SERVING and self.state in (State.SERVING, State.RETURNING):
+            self._report_failure()
+
+    def perform(self, action: Action) -> None:
+        """Perform one action of the table."""
+        steps: dict[Action, Callable[[], None]] = {
+            Action.SEND_SOCKETS: self._send_sockets,
+            Action.REFUSE: self._refuse,
+            Action.CLOSE: self._close,
+            Action.YIELD: self._yield,
+            Action.LEAVE_PATHS: self._leave_sockets,
+            Action.OFFER: self._offer,
+            Action.REPORT: self._report,
+            Action.DRAIN: self._drain,
+            Action.SERVE_AGAIN: self._serve_again,
+            Action.END: self._owner.end,
+        }
+        steps[action]()
+
+    def _send_sockets(self) -> None:
+        held = self._sockets.held()
+        self._log.info(
+            "restart: process {process} takes {count} sockets",
+            process=self._process,
+            count=len(held),
+        )
+        self._owner.restart_begins()
+        try:
+            for name, each in held:
+                # Not `dup`, which sets the flag O_NONBLOCK; all copies of a socket share it.
+                copy = socket.socket(fileno=os.dup(each.fileno()))
+                self._send(SharedSocket(str(name)), copy)
+            self._send(Listed(len(held)))
+        except (OSError, LocalProtocolError) as error:
+            self._reason = f"cannot send the sockets: {error}"
+            self._reactor.callLater(0, self._fail)
+
+    def _fail(self) -> None:
+        if self.state is State.SHARED:
+            self._follow(Event.DEADLINE)
+
+    def _refuse(self) -> None:
+        self._send(RestartRefused(self._reason))
+
+    def _close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def _leave_sockets(self) -> None:
+        self._served.pause()
+        self._sockets.owns_paths = False
+        self._owner.replaced(self._process)
+
+    def _yield(self) -> None:
+        self._leave_sockets()
+        self._log.info(
+            "restart: process {process} serves; this one accepts no more", process=self._process
+        )
+        self._tell_observers(Restarted(self._process))
+
+    def _offer(self) -> None:
+        self._moving = ensureDeferred(self._move())
+
+    async def _move(self) -> None:
+        try:
+            result = await self._served.give(self._send_offer)
+            self._moved = result.given
+            if result.refused and self.state is State.MOVING:
+                # The new process may be dead: the connections that stay are not drained then.
+                await self._broken.wait_at_most(_DEATH, self._reactor)
+            elif self._channel is not None:
+                self._channel.read()
+        finally:
+            self._moving = None
+            if (self.state, Event.ANSWERED) in TABLE:
+                self._follow(Event.ANSWERED)
+
+    def _send_offer(self, key: str, theirs: socket.socket) -> None:
+        if self._channel is None:
+            theirs.close()
+        else:
+            self._channel.send(ConnectionOffer(key), theirs)
+
+    def _report(self) -> None:
+        numbers = Moved(self._moved, self._served.connections)
+        self._send(numbers)
+        self._tell_observers(numbers)
+        self._dismiss_observers()
+
+    def _drain(self) -> None:
+        self._log.info(
+            "restart: {moved} connections have moved, {draining} drain",
+            moved=self._moved,
+            draining=self._served.connections,
+        )
+        self._draining = self._served.drain()
+        self._draining.addCallbacks(self._drained, _ignore_cancel)
+
+    def _drained(self, _result: object) -> None:
+        self._draining = None
+        if self._channel is not None:
+            # If the new process was killed, this one serves again.
+            self._channel.read()
+        if self.state in (State.DRAINING, State.LEAVING):
+            self._log.info("restart: no connection is left, and this process ends")
+            self._follow(Event.DRAINED)
+
+    def _serve_again(self) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+        self._sockets.owns_paths = True
+        self._served.resume()
+
+    def _report_failure(self) -> None:
+        self._log.warn(
+            "restart by process {process} failed: {reason}; this process goes on",
+            process=self._process,
+            reason=self._reason,
+        )
+        self._owner.serves_again()
+        self._tell_observers(RestartFailed(self._reason))
+        self._dismiss_observers()
+
+    def _pass_deadline(self) -> None:
+        self._deadline = None
+        self._reason = f"it was not ready within {READY_TIMEOUT:g} s"
+        self._follow(Event.DEADLINE)
+
+    def _send(self, packet: RestartPacket, passed: socket.socket | None = None) -> None:
+        if self._channel is not None:
+            self._channel.send(packet, passed)
+        elif passed is not None:
+            passed.close()
+
+    def _tell_observers(self, packet: RestartPacket) -> None:
+        for each in self._observers:
+            each.send(packet)
+
+    def _dismiss_observers(self) -> None:
+        observers, self._observers = self._observers, []
+        for each in observers:
+            each.close()
+
+    def _forget_observer(self, channel: PacketChannel) -> None:
+        channel.close()
+        if channel in self._observers:
+            self._observers.remove(channel)
+
+
+def _ignore_cancel(failure: Any) -> None:
+    failure.trap(CancelledError)

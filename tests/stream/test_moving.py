@@ -147,6 +147,34 @@ class GivingTests(MovingCase):
         for member in factory.group.members:
             factory.group.leave(member)
 
+    def test_few_bytes_are_under_way_at_once(self) -> None:
+        """Each process has copies of them; a connection with more than the limit moves alone."""
+        for megabytes in (9, 7, 6, 20, 1):
+            here, peer = socket.socketpair()
+            self.addCleanup(peer.close)
+            protocol: Any = self.factory.resume(DetachedConnection(here))
+            protocol.send_frame(bytes(megabytes << 20))
+        done = give_connections(self.factory, self.offers)
+        counts = []
+        while self.offers.open:
+            counts.append(len(self.offers.open))
+            self.offers.take()[0].close()
+        self.assertEqual(counts, [2, 3, 2, 1, 1])
+        self.assertEqual(self.successResultOf(done), GivenConnections(5, 0))
+
+    def test_cancelling_ends_the_wait_for_bytes(self) -> None:
+        """The connections that wait have not left."""
+        for _ in range(3):
+            here, peer = socket.socketpair()
+            self.addCleanup(peer.close)
+            protocol: Any = self.factory.resume(DetachedConnection(here))
+            protocol.send_frame(bytes(12 << 20))
+        done = give_connections(self.factory, self.offers)
+        self.assertEqual(len(self.offers.open), 1)
+        done.cancel()
+        self.assertEqual(self.successResultOf(done), GivenConnections(0, 1))
+        self.assertEqual(len(self.factory.group), 3)
+
     def test_an_offer_that_raises_loses_no_connection(self) -> None:
         """It is the same as one that fails."""
         (peer,) = self.connect_many(1)

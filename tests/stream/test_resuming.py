@@ -294,6 +294,27 @@ class StateTests(MovingCase):
         self.assertFalse(self.move(protocol, other).is_open)
         self.assertEqual(other.counters.bytes_received, 0)
 
+    def test_a_connection_that_comes_to_a_server_that_drains_is_drained(self) -> None:
+        """Its messages are answered before."""
+        protocol, peer = self.connect()
+        protocol.dataReceived(encode_frame(b"late")[:5])
+        other = self.serve(Counting)
+        self.connect(other)
+        self.assertFalse(other.group.is_draining)
+        busy: Any = other.group.members[0]
+        busy.drain = lambda: None
+        draining = other.drain(10)
+        self.assertTrue(other.group.is_draining)
+        moved = self.move(protocol, other)
+        self.assertTrue(moved.is_open)
+        peer.send(encode_frame(b"late")[5:])
+        self.read(moved)
+        self.assertEqual(peer.recv(100), encode_frame(b"1:late"))
+        self.assertFalse(moved.is_open)
+        draining.cancel()
+        self.failureResultOf(draining)
+        self.assertFalse(other.group.is_draining)
+
     def test_a_server_that_requires_tls_takes_no_plain_connection(self) -> None:
         """Its peers have to become secure."""
         protocol, _ = self.connect()

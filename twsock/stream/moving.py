@@ -26,9 +26,11 @@ from twsock.stream.counters import Counters
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.resuming import can_move, take_out
+from twsock.waiters import Waiters
 
 __all__ = [
     "MOST_AT_ONCE",
+    "MOST_BYTES",
     "GivenConnections",
     "OfferConnection",
     "give_connections",
@@ -38,6 +40,10 @@ __all__ = [
 #: How many hand-overs are under way at once, and begin in one turn of the reactor: some 2 ms of
 #: work. With 64 a turn takes four times as long, and no more connections move in a second.
 MOST_AT_ONCE: Final = 16
+
+#: How many bytes that are not in the kernel are under way at once; a connection that has more moves
+#: alone. There are up to three copies of them in this process.
+MOST_BYTES: Final = 16 * 1024 * 1024
 
 #: How many connections that cannot move one of these looks at in one turn of the reactor.
 _MOST_SKIPPED: Final = 64
@@ -99,6 +105,11 @@ class _Giving:
         self._given = self._refused = self._in_a_row = 0
         self._reason: SocketError | None = None
         self._lanes: list[Deferred[None]] = []
+        # Whether no further connection is offered.
+        self._is_stopped = False
+        self._bytes = 0
+        # Waits for the end of a hand-over.
+        self._ended = Waiters()
 
     def begin(self) -> Deferred[GivenConnections]:
         """Begin the first hand-overs."""
@@ -108,7 +119,7 @@ class _Giving:
         return done
 
     def _cancel(self, _done: Deferred[GivenConnections]) -> None:
-        self._waiting = iter(())
+        self._is_stopped = True
         for lane in self._lanes:
             lane.cancel()
 
@@ -126,11 +137,19 @@ class _Giving:
     async def _give_in_turn(self) -> None:
         skipped = 0
         while (protocol := next(self._waiting, None)) is not None:
+            if not await self._await_room(protocol.buffered):
+                return
             offered = self._take_out(protocol)
             if offered is not None:
-                await self._give(*offered, protocol.port_counters)
+                await self._give_within(*offered, protocol.port_counters)
             elif (skipped := skipped + 1) % _MOST_SKIPPED == 0:
                 await self._next_turn()
+
+    async def _await_room(self, size: int) -> bool:
+        """Wait until so many bytes may be under way, too; return whether to go on."""
+        while self._bytes and self._bytes + size > MOST_BYTES and not self._is_stopped:
+            await self._ended.wait()
+        return not self._is_stopped
 
     def _next_turn(self) -> Deferred[None]:
         return deferLater(typing.cast(Any, self._factory.group.clock), 0)
@@ -148,6 +167,20 @@ class _Giving:
             _log.failure("{peer} is not handed over: export_state failed", peer=peer)
         return None
 
+    async def _give_within(
+        self, detached: DetachedConnection, record: bytes, counters: Counters
+    ) -> None:
+        """Offer one connection, whose bytes count until its hand-over has ended."""
+        size = len(detached.unread) + len(detached.unsent) + len(record)
+        self._bytes += size
+        try:
+            await self._give(detached, record, counters)
+        finally:
+            self._bytes -= size
+            # Those who wait again have to wait for the next end.
+            ended, self._ended = self._ended, Waiters()
+            ended.fire()
+
     async def _give(self, detached: DetachedConnection, record: bytes, counters: Counters) -> None:
         """Offer one connection; continue it if nobody takes it."""
         is_late = False
@@ -160,7 +193,7 @@ class _Giving:
             self._in_a_row += 1
             self._reason = self._reason or SocketError.from_exception(error)
             if not isinstance(error, HandoverError) or self._in_a_row == MOST_AT_ONCE:
-                self._waiting = iter(())
+                self._is_stopped = True
             self._continue(detached, record)
         else:
             self._given += 1

@@ -171,6 +171,11 @@ class ConnectionRegistry(Generic[M]):
             total.add(counters)
         return total
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether a drain waits for the end of all connections."""
+        return len(self._emptied) > 0
+
     def admits(self, host: str | None, counters: Counters | None = None) -> bool:
         """
         Return whether an address may have one more connection; count and log a refusal.

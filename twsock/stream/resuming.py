@@ -186,6 +186,8 @@ class RestoredConnection(Generic[P]):
         except OSError as error:
             raise SocketError.from_exception(error) from error
         protocol.continue_input(detached.unread)
+        if protocol.group is not None and protocol.group.is_draining and protocol.is_open:
+            protocol.drain()
         return protocol
 
 

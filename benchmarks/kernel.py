@@ -42,8 +42,18 @@ def cpu_time(pid: int) -> int:
     """
     Return the processor time of a process so far, user and kernel, in nanoseconds.
 
-    The kernel counts a running task up to its last timer tick, so read it while the task sleeps.
+    Running child processes are included, such as the workers of a server. The kernel counts a
+    running task up to its last timer tick, so read it while the task sleeps.
     """
+    return _own_cpu_time(pid) + sum(map(cpu_time, _children(pid)))
+
+
+def _children(pid: int) -> list[int]:
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def _own_cpu_time(pid: int) -> int:
     if not _has_schedstat():
         # After the name in brackets, which may hold blanks: fields 3 and on; 14, 15 are the times.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,10 +1,11 @@
 """
 ``python -m benchmarks operations``: what the options for operations cost the stream service.
 
-The subjects are one service with different options: metrics that are scraped each second, and a log
-line for each connection. Frames are those of ``python -m benchmarks stream``, connections those of
-``short-connections``. The processor time is that of the server and includes its answers to the
-scraper, which runs in a thread of the client. All subjects take turns in a random order.
+The subjects are one service with different options: metrics that are scraped each second, a log
+line for each connection, and two workers, whose processor time is that of all three processes.
+Frames are those of ``python -m benchmarks stream``, connections those of ``short-connections``. The
+processor time is that of the server and includes its answers to the scraper, which runs in a thread
+of the client. All subjects take turns in a random order.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["BENCHMARK", "CASES", "INTERVAL", "scraped"]
 CASES: Final = {
     "A": Case(payload=64, window=1),
     "B": Case(payload=64, window=64),
+    "C": Case(payload=64, window=16, connections=50),
 }
 
 _SHORT: Final = "short"

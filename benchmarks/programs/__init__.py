@@ -164,6 +164,7 @@ OPERATIONS: Final = (
     Program(
         "service-log", "twsock-stream --log-connections", "twsock_service", ("--log-connections",)
     ),
+    Program("service-workers", "twsock-stream --workers 2", "twsock_service", ("--workers", "2")),
 )
 
 #: Those whose memory for idle connections is compared unless others are asked for.

@@ -1,5 +1,5 @@
 """
-twsock's stream service with the options of a process: ``--metrics`` and ``--log-connections``.
+twsock's stream service with the options of a process, such as ``--metrics`` and ``--workers``.
 
 The rest of the command line is that of ``twistd twsock-stream``. A page of ``--metrics`` listens on
 the abstract UNIX socket that `page_of` names. The log is formatted as by twistd, and dropped.
@@ -8,6 +8,7 @@ the abstract UNIX socket that `page_of` names. The log is formatted as by twistd
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ __all__ = ["main", "page_of"]
 def page_of(pid: int) -> str:
     """Return the abstract UNIX address of the page of a process."""
     return f"\0twsock-benchmark-{pid}"
+
+
+class _TwistdOptions(dict[str, Any]):
+    subCommand = "twsock-stream"  # noqa: N815 - an attribute of Twisted's options
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,12 +42,18 @@ def main(argv: Sequence[str]) -> None:
     with Path(os.devnull).open("w") as dropped:
         globalLogBeginner.beginLoggingTo([textFileLogObserver(dropped)], redirectStandardIO=False)
         given = Options()
+        # The options of twistd, which starts the workers with the twsock of this checkout.
+        twistd: Any = _TwistdOptions(nodaemon=True, pidfile="", reactor=options.reactor)
+        given.parent = twistd
+        os.environ["PYTHONPATH"] = sys.path[0]
         page = ("--metrics", f"unix:{page_of(os.getpid())}") if options.metrics else ()
         given.parseOptions(["--endpoint", f"tcp:0:interface={HOST}", *page, *rest])
         process: Any = makeService(given)
         process.privilegedStartService()
         process.startService()
         (service,) = process
-        print(service.ports[0].getHost().port, flush=True)
+        port = service.ports[0].getHost().port
+        # Once all workers serve.
+        service.opening.addCallback(lambda _: print(port, flush=True))
         reactor.addSystemEventTrigger("before", "shutdown", process.stopService)
         reactor.run()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from twsock.services.measurements import Kind, Measurement
 from twsock.services.metrics import MetricsService
 from twsock.services.metrics_page import (
     IDLE_TIME,
@@ -163,3 +165,46 @@ class TimeTests(PageTestCase):
             client.channel.dataReceived(b"x")
             self.reactor.advance(1)
         self.assertTrue(client.transport.disconnected)
+
+
+class Counting:
+    """A process whose numbers are counted in other processes."""
+
+    is_ready = True
+
+    def __init__(self) -> None:
+        self.arriving: Deferred[None] = Deferred()
+        self.count = 3
+
+    def refresh(self) -> Deferred[None]:
+        return self.arriving
+
+    def measure(self) -> list[Measurement]:
+        return [Measurement("twsock_connections", "Accepted.", Kind.COUNTER, {}, self.count)]
+
+
+class WaitTests(SynchronousTestCase):
+    """Numbers that other processes count."""
+
+    def setUp(self) -> None:
+        self.source = Counting()
+        self.reactor = MemoryReactorClock()
+        source: Any = self.source
+        self.client = Client(page_factory(self.reactor, source, has_metrics=True))
+        self.client.channel.dataReceived(REQUEST.replace(b"/health/live", b"/metrics"))
+
+    def test_the_answer_waits_for_them(self) -> None:
+        """It has what has arrived by then, and its length."""
+        self.assertEqual(self.client.transport.value(), b"")
+        self.source.count = 4
+        self.source.arriving.callback(None)
+        head, _, body = self.client.transport.value().partition(b"\r\n\r\n")
+        self.assertIn(b"twsock_connections_total 4.0", body)
+        self.assertIn(b"Content-Length: %d\r\n" % len(body), head + b"\r\n")
+        self.client.lose()
+
+    def test_a_client_that_does_not_wait_gets_none(self) -> None:
+        """Nothing is written to its connection."""
+        self.client.lose()
+        self.source.arriving.callback(None)
+        self.assertEqual(self.client.transport.value(), b"")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
@@ -122,6 +123,80 @@ class HangupTests(SynchronousTestCase):
         self.addCleanup(process_signals.discard, receiver)
         self.reactor.run()
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+
+class StopTests(SynchronousTestCase):
+    """SIGTERM and SIGINT of a process."""
+
+    def run_forked(self, work: Callable[[], object]) -> int:
+        """Do something in a child process; return its wait status."""
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                work()
+            finally:
+                os._exit(3)
+        return os.waitpid(child, 0)[1]
+
+    def test_a_worker_ignores_both(self) -> None:
+        """Its parent stops it, and a terminal sends them to both."""
+
+        def work() -> None:
+            process_signals.follow_parent()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            os._exit(0)
+
+        self.assertEqual(self.run_forked(work), 0)
+
+    def test_a_worker_ignores_both_while_its_reactor_runs(self) -> None:
+        """The reactor sets handlers of its own at its start."""
+
+        def work() -> None:
+            process_signals.follow_parent()
+            reactor = self.running_reactor([])
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            os._exit(len(reactor.stopped))
+
+        self.assertEqual(self.run_forked(work), 0)
+
+    def test_a_third_signal_kills_what_services_have_started(self) -> None:
+        """The second one hurries, and the process ends by the third one."""
+        told: list[str] = []
+
+        def work() -> None:
+            reactor = self.running_reactor(told)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            if (reactor.stopped, told) != ([signal.SIGTERM], ["hurry parent"]):
+                os._exit(4)
+            exits: Any = lambda _: os._exit(5)  # noqa: E731
+            self.patch(Receiver, "kill", exits)
+            signal.raise_signal(signal.SIGTERM)
+
+        self.assertEqual(os.waitstatus_to_exitcode(self.run_forked(work)), 5)
+
+    def running_reactor(self, told: list[str]) -> Any:
+        """Return a reactor with handlers, after a service was added to it."""
+        reactor = StoppingReactor()
+        process_signals.add(reactor, Receiver(told, "parent"))
+        signal.signal(signal.SIGTERM, reactor.handle)
+        reactor.run()
+        return reactor
+
+
+class StoppingReactor(MemoryReactorClock):
+    """A reactor with a handler of SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped: list[int] = []
+        self.callFromThread: Any = lambda call, *arguments: call(*arguments)
+
+    def handle(self, number: int, _frame: object) -> None:
+        self.stopped.append(number)
 
 
 class TwistdTests(SynchronousTestCase):

@@ -11,15 +11,18 @@ import socket
 import struct
 import threading
 import time
+import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests import THOROUGH
 from tests.services.processes import PATIENCE, Twistd, daemon, echo, twistd
 from tests.services.test_metrics import fetch
 
 _TCP = ("--endpoint", "tcp:0:interface=127.0.0.1")
+_thorough = unittest.skipUnless(THOROUGH, "processes are started with TWSOCK_TESTS=thorough")
 _PAGE = ("--metrics", "tcp:0:interface=127.0.0.1")
 
 
@@ -146,6 +149,7 @@ class ConnectionTests(SynchronousTestCase):
             status, _, text = fetch(f"{parent.page}/health/ready")
             self.assertEqual((status, text), (200, "ready\n"))
 
+    @_thorough
     def test_a_unix_socket_is_shared(self) -> None:
         """Its path belongs to the parent, which removes it at the end."""
         with workers("--endpoint", "unix:echo.sock") as parent:
@@ -162,6 +166,7 @@ class ConnectionTests(SynchronousTestCase):
             self.assertEqual(parent.process.wait(), -signal.SIGTERM)
             self.assertFalse(path.exists())
 
+    @_thorough
     def test_the_datagrams_of_a_flow_stay_with_one_worker(self) -> None:
         """Different flows go to different workers."""
         endpoint = ("--endpoint", "udp:0:interface=127.0.0.1")
@@ -208,6 +213,7 @@ class EndTests(SynchronousTestCase):
             self.assertGreaterEqual(after["1"], before["1"])
             self.assertEqual(after["1"] - before["1"] + after["2"] - before["2"], 40)
 
+    @_thorough
     def test_sigterm_drains_all_workers(self) -> None:
         """Connections that waited are served, and none is reset."""
         with workers(*_TCP) as parent, contextlib.ExitStack() as stack:
@@ -257,6 +263,34 @@ class EndTests(SynchronousTestCase):
                 os.close(end)
             self.assertRaises(ConnectionRefusedError, connect, parent.port)
 
+    @_thorough
+    def test_a_parent_that_is_killed_at_the_start_leaves_no_worker(self) -> None:
+        """Its workers find the end of their pipes when they are ready, or before."""
+        with twistd("twsock-stream", "--workers", "2", *_TCP) as process:
+            parent = process.process.pid
+            children = Path(f"/proc/{parent}/task/{parent}/children")
+            while len(children.read_text().split()) < 2:
+                time.sleep(0.01)
+            ends = [os.pidfd_open(int(pid)) for pid in children.read_text().split()]
+            process.process.kill()
+            for end in ends:
+                self.assertTrue(select.select([end], [], [], PATIENCE)[0], "a worker is left")
+                os.close(end)
+
+    @_thorough
+    def test_a_hung_worker_is_killed_by_a_third_signal(self) -> None:
+        """It cannot read the command of the parent."""
+        with workers(*_TCP) as parent:
+            os.kill(parent.pids[1], signal.SIGSTOP)
+            for _ in range(3):
+                parent.process.terminate()
+                if parent.process.process.poll() is None:
+                    parent.process.wait_for("stopping|again|Received")
+            self.assertEqual(parent.process.wait(), -signal.SIGTERM)
+            end = os.pidfd_open(parent.pids[1])
+            self.assertTrue(select.select([end], [], [], PATIENCE)[0], "a worker is left")
+            os.close(end)
+
 
 class ReplacementTests(SynchronousTestCase):
     """SIGHUP."""
@@ -278,6 +312,7 @@ class ReplacementTests(SynchronousTestCase):
             self.assertEqual(numbers, [1, 2])
             self.assertFalse(set(old.values()) & set(parent.pids.values()))
 
+    @_thorough
     def test_a_worker_that_cannot_start_leaves_the_old_one(self) -> None:
         """One line says why; the next SIGHUP tries again."""
         with twistd("twsock-stream", *_TCP, "--tls", "--workers", "1") as process:
@@ -314,6 +349,32 @@ class StartTests(SynchronousTestCase):
         self.assertIn(f"twsock: cannot listen on tcp:{port}:interface=127.0.0.1: ", output)
         self.assertNotIn("serves", output)
 
+    @_thorough
+    def test_a_udp_port_in_use_is_one_line(self) -> None:
+        """Also if it could be shared."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(("127.0.0.1", 0))
+            endpoint = f"udp:{other.getsockname()[1]}:interface=127.0.0.1"
+            output = self.refusal("--endpoint", endpoint, service="twsock-datagram")
+        self.assertIn(f"twsock: cannot listen on {endpoint}: ", output)
+
+    @_thorough
+    def test_workers_change_their_group_and_user_as_the_parent_does(self) -> None:
+        """The parent opens a low port before."""
+        if os.getuid():
+            raise SkipTest("only root may change its group")
+        nobody = "65534"
+        with twistd("--gid", nobody, "twsock-stream", *_TCP, "--workers", "1") as process:
+            parent = Parent(process, 1, _TCP)
+            status = Path(f"/proc/{parent.pids[1]}/status").read_text()
+            self.assertRegex(status, rf"Gid:\t{nobody}\t{nobody}\t")
+            self.assertEqual(echo(parent.port, b"hello"), b"hello")
+            found = list(Path(f"/proc/{parent.pids[1]}/fd").iterdir())
+            # Its pipes, its socket with the duplicate of the table, and those of its reactor.
+            self.assertLess(len(found), 16)
+
+    @_thorough
     def test_a_daemon_logs_for_its_workers(self) -> None:
         """In JSON, with the number of the worker; SIGTERM ends all of it."""
         arguments = ("--workers", "2", "--log-format", "json")

@@ -115,6 +115,9 @@ class WorkersService(ListeningService):
         if problem is not None:
             self.abandon_ports()
             raise StartError(f"twsock: --workers: {problem}")
+        # All tables have the same UNIX paths, and one of them removes each.
+        for table in self._tables[1:]:
+            table.owns_paths = False
         self.opening = self.workers.wait_until_ready()
 
     @override

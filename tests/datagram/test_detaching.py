@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing_extensions import override
 from tests.datagram.fake_udp import FakeUdp
 from tests.loopback.contract import OnEveryReactor
 from tests.loopback.test_datagrams import HOST, HOST6, Owner, Plain, Ports, address_of
+from twsock.datagram.network.interfaces import LinkWatch
 from twsock.datagram.network.packet_info import read_source, source_control
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.runs import Run
@@ -216,6 +218,7 @@ class PortTests(OnEveryReactor):
         async def work(reactor: Any, ports: Ports) -> None:
             port, _ = ports.open()
             peer, stranger = ports.peer(), ports.peer()
+            stranger.sendto(b"early", address_of(port))
             port.connect(*peer.getsockname())
             number = port.getHost().port
             detached = port.detach()
@@ -253,6 +256,8 @@ class PortTests(OnEveryReactor):
             peer.sendto(b"group", (GROUP, number))
             await ports.until(lambda: owner.received)
             self.assertEqual(owner.received, [b"group"])
+            readers = [type(reader) for reader in reactor.getReaders()]
+            self.assertIn(LinkWatch, readers)
             again.leave_group(GROUP, "lo")
             self.assertEqual(len(again.memberships), 0)
             await again.stopListening()
@@ -271,7 +276,7 @@ class PortTests(OnEveryReactor):
                 def membership_changed(self, change: Any) -> None:
                     changes.append((change.membership.group, change.is_lost))
 
-            gone = GroupMembership(GROUP, "lo", 9999, is_lost=True)
+            gone = GroupMembership(GROUP, "lo", socket.if_nametoindex("lo"), is_lost=True)
             other = GroupMembership("224.3.0.78", "gone9", 9999)
             again = DatagramPort.from_socket(
                 reactor,
@@ -283,6 +288,22 @@ class PortTests(OnEveryReactor):
             detached = again.detach()
             self.assertEqual([one.is_lost for one in detached.state.memberships], [False, True])
             detached.close()
+
+        self.meet(work)
+
+    def test_a_socket_of_python_is_continued(self) -> None:
+        """It is made non-blocking, and its protocol starts."""
+
+        async def work(reactor: Any, ports: Ports) -> None:
+            plain, peer = ports.peer(), ports.peer()
+            address = plain.getsockname()
+            owner = Owner()
+            port = DatagramPort.from_socket(reactor, owner, plain)
+            self.assertEqual(plain.fileno(), -1)
+            self.assertFalse(os.get_blocking(port.fileno()))
+            peer.sendto(b"data", address)
+            await ports.until(lambda: owner.received)
+            await port.stopListening()
 
         self.meet(work)
 

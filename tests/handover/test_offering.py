@@ -66,12 +66,15 @@ class OfferTests(SynchronousTestCase):
         send_offer(self.here, offered, b"")
         offer, descriptors = self.receive()
         before = list(descriptors)
-        with self.assertRaises(RemoteProtocolError) as raised:
+        reason = ""
+        try:
             open_offer(offer, descriptors, kind or offer.kind)
+        except RemoteProtocolError as error:
+            reason = str(error)
         self.assertEqual(descriptors, before)
         for one in descriptors:
-            os.close(one)
-        return str(raised.exception)
+            os.close(one)  # Fails if it was closed before.
+        return reason
 
     def test_each_kind_arrives(self) -> None:
         """With its sockets and its state."""
@@ -89,6 +92,8 @@ class OfferTests(SynchronousTestCase):
             self.assertEqual(len(descriptors), 1, "only the state is left")
             os.close(descriptors[0])
             self.assertEqual(names_of(taken), names_of(value))
+            for one in sockets_of(taken):
+                self.assertFalse(os.get_blocking(one.fileno()))
             taken.close()
 
     def test_another_kind_is_refused(self) -> None:
@@ -119,6 +124,15 @@ class OfferTests(SynchronousTestCase):
     def test_all_descriptors_of_an_offer_are_received(self) -> None:
         """Those of the kind with the most sockets, with its state and one that is too many."""
         self.assertEqual(MOST_DESCRIPTORS, max(kind.most_sockets for kind in KINDS) + 2)
+
+
+def sockets_of(value: Detached) -> tuple[socket.socket, ...]:
+    """Return the sockets of a value."""
+    if isinstance(value, DetachedListener):
+        return value.sockets
+    if isinstance(value, DetachedDatagramSocket):
+        return tuple(port.socket for port in value.ports)
+    return (value.socket,)
 
 
 def names_of(value: Detached) -> object:

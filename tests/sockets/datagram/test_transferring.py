@@ -212,6 +212,10 @@ class SocketTests(OnEveryReactor):
             made.cancel_io()
             error = await failure_of(receiving)
             self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED)
+            looking_up = made.get_output_stream("localhost", 9)
+            with self.assertRaisesRegex(LocalProtocolError, "an operation is pending"):
+                made.detach()
+            await looking_up
             detached = made.detach()
             again = DatagramSocket.from_socket(reactor, detached)
             await again.close()

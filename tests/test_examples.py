@@ -272,6 +272,19 @@ class ExamplesTests(SynchronousTestCase):
                 self.assertIsNone(server.poll())
         self.assertEqual(run_example("proxy.py", "0").returncode, 1)
 
+    def test_the_moving_listener_is_served_by_two_processes(self) -> None:
+        """The output is that of its docstring."""
+        moved = run_example("moving_listener.py")
+        self.assertEqual(
+            moved.stdout.splitlines(),
+            [
+                "the first process answers",
+                "the second process answers",
+                "nobody was refused",
+            ],
+            moved.stderr,
+        )
+
     def test_the_batched_sends_example_compares_three_ways(self) -> None:
         """It refuses an unknown word."""
         compared = run_example("batched_sends.py").stdout.splitlines()

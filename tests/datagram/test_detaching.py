@@ -296,6 +296,7 @@ class PortTests(OnEveryReactor):
 
         async def work(reactor: Any, ports: Ports) -> None:
             plain, peer = ports.peer(), ports.peer()
+            plain.setblocking(True)
             address = plain.getsockname()
             owner = Owner()
             port = DatagramPort.from_socket(reactor, owner, plain)

@@ -79,6 +79,20 @@ class PromtoolTests(Folder):
             self.assertEqual(self.check(page), "")
 
     @needs("promtool")
+    def test_workers_pass(self) -> None:
+        """Each worker has its own numbers, by the label ``worker``."""
+        options = ("--endpoint", _LOCAL, "--workers", "2", *_METRICS)
+        with twistd("twsock-stream", *options) as running:
+            page, port = running.wait_for_ports(2)
+            for _ in range(2):
+                running.wait_for(r"worker \d serves")
+            echo(port)
+            self.assertEqual(self.check(page), "")
+            text = read(f"http://127.0.0.1:{page}/metrics").decode()
+            for number in (1, 2):
+                self.assertIn(f'worker="{number}"', text)
+
+    @needs("promtool")
     def test_web_sockets_pass(self) -> None:
         """After messages, an end and a refused request."""
         with twistd("twsock-websocket", "--endpoint", _LOCAL, *_METRICS) as running:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.openmetrics import parser as openmetrics
@@ -17,6 +20,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.services.processes import PATIENCE, echo, twistd
+from tests.tls.peer import SERVER, client_context
 from twsock.services.everything import everything_service
 from twsock.services.listening import ListeningService
 from twsock.services.metrics import MetricsService, listening_services
@@ -24,6 +28,7 @@ from twsock.services.process import ProcessOptions
 from twsock.services.quiet_site import MAX_BODY
 from twsock.services.stream import stream_service
 from twsock.services.stream_endpoints import parse_server_endpoint
+from twsock.wire import encode_frame
 
 _PAGE = "tcp:0:interface=127.0.0.1"
 
@@ -37,6 +42,23 @@ def fetch(url: str, accept: str = "*/*", data: bytes | None = None) -> tuple[int
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def exchange(address: str | int, wrap: Any = None, prefix: bytes = b"") -> None:
+    """Exchange one frame with a path or a port of 127.0.0.1, behind a prefix."""
+    is_port = isinstance(address, int)
+    family = socket.AF_INET if is_port else socket.AF_UNIX
+    target: Any = ("127.0.0.1", address) if is_port else address
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.socket(family))
+        connection.settimeout(PATIENCE)
+        connection.connect(target)
+        if wrap is not None:
+            connection = stack.enter_context(wrap(connection, server_hostname="localhost"))
+        connection.sendall(prefix + encode_frame(b"x"))
+        answer = b""
+        while len(answer) < 5:
+            answer += connection.recv(5 - len(answer))
 
 
 def samples(families: Any) -> dict[str, float]:
@@ -173,6 +195,36 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual(found["twsock_connections_total"], 1)
             self.assertEqual(found["twsock_messages_received_total"], 1)
             self.assertEqual(found["twsock_sent_bytes_total"], 9)
+
+    def test_each_endpoint_has_its_own_numbers(self) -> None:
+        """Below TLS and a PROXY header, and on a UNIX socket."""
+        with tempfile.TemporaryDirectory() as folder:
+            certificate = Path(folder) / "certificate.pem"
+            certificate.write_bytes(SERVER.private_key_and_cert_chain_pem.bytes())
+            strings = (
+                f"unix:{folder}/echo",
+                f"ssl:0:privateKey={certificate}:interface=127.0.0.1",
+                f"haproxy:{_PAGE}",
+            )
+            endpoints = [word for string in strings for word in ("--endpoint", string)]
+            with twistd("twsock-stream", "--metrics", _PAGE, *endpoints) as running:
+                (page,) = running.wait_for_ports()
+                unix = running.wait_for(r"listening on (unix:\S+) ")
+                secure, behind = running.wait_for_ports(2)
+                for wrap, prefix, address in (
+                    (None, b"", unix[5:]),
+                    (client_context().wrap_socket, b"", secure),
+                    (None, b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", behind),
+                ):
+                    exchange(address, wrap, prefix)
+                _, _, text = fetch(f"http://127.0.0.1:{page}/metrics")
+        families = {each.name: each for each in text_string_to_metric_families(text)}
+        found = {
+            sample.labels["endpoint"]: sample.value
+            for sample in families["twsock_messages_sent"].samples
+        }
+        ports = [f"tcp:127.0.0.1:{port}" for port in (secure, behind)]
+        self.assertEqual(found, dict.fromkeys([unix, *ports], 1))
 
     def test_datagram_ports_are_labelled(self) -> None:
         """With the endpoint that the log names."""

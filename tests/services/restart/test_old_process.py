@@ -118,6 +118,16 @@ class OldProcessTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertIn(Listed(1), self.begin().receive_all())
 
+    def test_after_a_failure_the_sockets_have_their_own_options_again(self) -> None:
+        """The new process may have set others, before it was ready or later."""
+        renewed: list[socket.socket] = []
+        kept, _ = self.sockets.claim("udp", "127.0.0.1", 0, open_udp, renewed.append)
+        self.addCleanup(kept.close)
+        for number, start in enumerate((self.begin, self.become_ready), 1):
+            start().socket.close()
+            self.reactor.turn()
+            self.assertEqual(len(renewed), number)
+
     def test_a_new_process_that_is_not_ready_in_time_is_refused(self) -> None:
         """It hears why, since it would take the end of the channel for a death."""
         peer = self.begin()

@@ -295,6 +295,8 @@ class OldProcess:
             process=self._process,
             reason=self._reason,
         )
+        # The new process may have set other ones.
+        self._sockets.renew()
         self._owner.serves_again()
         self._tell_observers(RestartFailed(self._reason))
         self._dismiss_observers()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -25,6 +29,14 @@ def assignments(messages: list[Message]) -> list[list[str]]:
         [f"{name}={value}" for name, value in each.fields.items() if name not in variable]
         for each in messages
     ]
+
+
+@contextmanager
+def child() -> Iterator[int]:
+    """Run a process whose parent is this one, for as long as the block; yields its process id."""
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        yield process.pid
 
 
 class NotifierTests(SynchronousTestCase):
@@ -159,6 +171,49 @@ class NotifierTests(SynchronousTestCase):
         notifier.notify_main_process(4712)
         notifier.notify_stopping(1)
         self.assertEqual(self.sent(), [["RELOADING=1"], ["MAINPID=4711", "READY=1"]])
+
+    def test_a_new_process_is_reported_when_the_service_manager_is_its_parent(self) -> None:
+        """Not before: systemd would not wait for its drain at a stop."""
+        notifier = self.start()
+        with child() as process:
+            reported = notifier.notify_adopted_process(self.clock, process)
+            notifier.notify_stopping(1)
+            self.clock.advance(0.02)
+            self.assertEqual(self.sent(), [])
+            self.assertNoResult(reported)
+        self.clock.advance(0.02)
+        self.assertEqual(self.sent(), [[f"MAINPID={process}", "READY=1"]])
+        self.successResultOf(reported)
+
+    def test_a_new_process_with_the_same_parent_is_reported_at_once(self) -> None:
+        """As this one has itself."""
+        notifier = self.start()
+        self.successResultOf(notifier.notify_adopted_process(self.clock, os.getpid()))
+        self.assertEqual(self.sent(), [[f"MAINPID={os.getpid()}", "READY=1"]])
+
+    def test_a_new_process_with_another_parent_is_reported_after_five_seconds(self) -> None:
+        """It was started by hand, and serves."""
+        notifier = self.start()
+        with child() as process:
+            reported = notifier.notify_adopted_process(self.clock, process)
+            self.clock.pump([0.02] * 249)
+            self.assertEqual(self.sent(), [])
+            self.clock.pump([0.02] * 2)
+            self.assertEqual(self.sent(), [[f"MAINPID={process}", "READY=1"]])
+        self.successResultOf(reported)
+
+    def test_a_new_process_that_is_replaced_or_killed_is_not_reported(self) -> None:
+        """The old process serves again, or another one has taken over."""
+        notifier = self.start()
+        with child() as process:
+            first = notifier.notify_adopted_process(self.clock, process)
+            notifier.notify_ready()
+            second = notifier.notify_adopted_process(self.clock, 2**22 + 1)
+        self.clock.advance(0.02)
+        for each in (first, second):
+            self.successResultOf(each)
+        expected = [[f"MAINPID={os.getpid()}", "READY=1"], [f"MAINPID={2**22 + 1}", "READY=1"]]
+        self.assertEqual(self.sent(), expected)
 
     def test_a_process_that_serves_again_is_the_main_one(self) -> None:
         """The process that had taken over was killed."""

@@ -17,9 +17,11 @@ import socket
 import time
 from collections.abc import Callable, MutableMapping
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.task import LoopingCall, deferLater
 
 from twsock.log import TextLogger
 
@@ -38,6 +40,10 @@ _MAX_STATUS: Final = 900
 
 #: Seconds that are added to the time of a stop: what follows the drain takes part of a second.
 _MARGIN: Final = 5.0
+
+#: Seconds to wait until a new main process is a child of the service manager, and between looks.
+_ADOPTION: Final = 5.0
+_ADOPTION_INTERVAL: Final = 0.02
 
 #: systemd reads 64 bits, and treats the largest value as "never".
 _MAX_MICROSECONDS: Final = 2**63
@@ -80,7 +86,7 @@ class Notifier:
         self._interval: float | None = None
         self._describe: Callable[[], str] = str
         self._phase = _Phase.STARTING
-        self._process = 0
+        self._process = self._successor = 0
         self._has_failed = False
 
     def take_environment(self, environment: MutableMapping[str, str]) -> None:
@@ -155,6 +161,29 @@ class Notifier:
         if self._enter(_Phase.REPLACED):
             self._send(f"MAINPID={process}", "READY=1")
 
+    def notify_adopted_process(self, reactor: Any, process: int) -> Deferred[None]:
+        """
+        Report as `notify_main_process`, once that process is a child of the service manager.
+
+        systemd looks for its parent only when the process is reported. If that is another one,
+        systemd kills the main process at a stop, and does not wait for its drain. ``twsock
+        restart`` has a process that is the parent until the restart has succeeded.
+
+        :returns: fires when the process was reported, after 5 seconds at the latest.
+        """
+        if not self._enter(_Phase.REPLACED):
+            return succeed(None)
+        self._successor = process
+        return ensureDeferred(self._report_adopted(reactor, process))
+
+    async def _report_adopted(self, reactor: Any, process: int) -> None:
+        deadline = reactor.seconds() + _ADOPTION
+        while not _has_our_parent(process) and reactor.seconds() < deadline:
+            await deferLater(reactor, _ADOPTION_INTERVAL)
+        # This process may serve again, or another one may have taken over since.
+        if self._phase is _Phase.REPLACED and self._successor == process:
+            self._send(f"MAINPID={process}", "READY=1")
+
     def _enter(self, phase: _Phase) -> bool:
         if self._address is None or self._phase not in _NEXT[phase]:
             return False
@@ -216,6 +245,27 @@ class Notifier:
             self._log.warn("no watchdog: WATCHDOG_USEC is {text!r}, not a number", text=text)
             return None
         return int(text) / 2e6
+
+
+def _has_our_parent(process: int) -> bool:
+    """Return whether a process has the parent of this one; also True if it has ended."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text("utf-8", "replace")
+    except OSError:
+        # ``ProtectProc=`` hides a process, if ``PrivateUsers=`` gives it other users.
+        return not _is_alive(process)
+    # The second field, in parentheses, may contain anything; see proc(5).
+    return int(text.rpartition(")")[2].split()[1]) == os.getppid()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.usage import UsageError
 
 from twsock.log import TextLogger
@@ -107,6 +108,7 @@ class RestartingProcess:
     ) -> None:
         self._reactor = plain_reactor(options.page_reactor)
         self._pid_file: PidFile = options.pid_file
+        self._reported: Deferred[None] = succeed(None)
         self.path: str = options["control"]
         served = Served(self._reactor, services)
         self._control = RestartControl(
@@ -161,8 +163,9 @@ class RestartingProcess:
             self._control.cannot_start()
 
     async def stop(self) -> None:
-        """The process stops. Waits for the connections that are under way."""
+        """The process stops. Waits for the connections and the report that are under way."""
         await self._control.stop()
+        await self._reported
 
     # Called by the control.
 
@@ -174,7 +177,7 @@ class RestartingProcess:
         """Another process serves, and this one does not."""
         self._control.pause()
         self._pid_file.set_aside()
-        process_notifier.notify_main_process(process)
+        self._reported = process_notifier.notify_adopted_process(self._reactor, process)
 
     def serves_again(self) -> None:
         """The restart has failed, and this process serves."""

@@ -8,12 +8,16 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from tests.lifetimes import Lifetimes
 from tests.loopback.contract import OnEveryReactor, failure_of
 from twsock.handover import DetachedConnection
 from twsock.handover.channel import HandoverError, give
-from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
+from twsock.protocols import FrameEcho, FrameEchoFactory, LineEchoFactory, StreamServerFactory
+from twsock.stream.detaching import name_of
 from twsock.stream.moving import GivenConnections, give_connections, take_connection
+from twsock.stream.moving_record import MovingRecord, encode_record
 from twsock.wire import encode_frame
+from twsock.wire.proxy_header import ProxyHeader
 
 #: More than are under way at once.
 CONNECTIONS = 70
@@ -72,6 +76,33 @@ class MovingTests(OnEveryReactor):
             for peer in peers:
                 peer.send(encode_frame(b"question")[5:])
             await self.end(reactor, new, peers)
+
+        self.conduct(work)
+
+    def test_nothing_of_a_connection_stays_with_the_giver(self) -> None:
+        """Nor with the taker, after the end; a proxied connection has one object more."""
+
+        async def move(reactor: Any, old: Any, new: Any) -> None:
+            for header in (None, ProxyHeader(("192.0.2.1", 1), ("192.0.2.2", 2))):
+                here, peer = socket.socketpair()
+                with peer:
+                    record = encode_record(MovingRecord(name_of(FrameEcho), header=header))
+                    old.resume(DetachedConnection(here), record)
+                    offering = Offering(reactor, new)
+                    await give_connections(old, offering)
+                    await offering.taken[0]
+                while len(new.group):
+                    await deferLater(reactor, 0)
+
+        async def work(reactor: Any) -> None:
+            old, new = FrameEchoFactory(reactor), FrameEchoFactory(reactor)
+            await move(reactor, old, new)  # Objects that exist once are made now.
+            lifetimes = Lifetimes()
+            try:
+                await lifetimes.settle(lambda: move(reactor, old, new), 1 << 20)
+                self.assertEqual(lifetimes.retained_objects(), {})
+            finally:
+                lifetimes.stop()
 
         self.conduct(work)
 

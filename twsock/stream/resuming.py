@@ -63,7 +63,8 @@ class MovableProtocol(typing.Protocol):
         Restore the state; called before the protocol is connected.
 
         Messages can be sent from ``connection_resumed`` on. If this call raises, the connection
-        stays in the other process.
+        stays in the other process. It may also stay after this call, if that process withdraws its
+        offer: then this protocol is dropped, and no other method is called. So only set attributes.
         """
 
 

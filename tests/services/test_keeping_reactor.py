@@ -16,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
+from typing_extensions import override
 from zope.interface.verify import verifyObject
 
 from tests.tls.peer import SERVER, twisted_options
@@ -159,6 +160,33 @@ class StreamTests(KeepingReactorTestCase):
         self.assertEqual(self.count_descriptors(), before)
         self.assertEqual(self.names(), ["tcp:127.0.0.1:0"])
 
+    def test_a_factory_that_cannot_start_leaves_nothing(self) -> None:
+        """The error is that of the factory."""
+
+        class Failing(Factory):
+            @override
+            def startFactory(self) -> None:
+                raise ZeroDivisionError
+
+        for listen in (
+            lambda: self.keeping.listenTCP(0, Failing(), 50, "127.0.0.1"),
+            lambda: self.keeping.listenUNIX(str(self.path), Failing()),
+        ):
+            self.assertRaises(ZeroDivisionError, listen)
+            self.assertEqual(self.names(), [])
+            self.assertFalse(self.path.exists())
+
+    async def test_a_port_may_be_opened_again_at_once(self) -> None:
+        """Connections of the process before may still be in TIME_WAIT."""
+        port = await self.listen("tcp:0:interface=127.0.0.1")
+        self.assertEqual(option(port.socket, socket.SOL_SOCKET, socket.SO_REUSEADDR), 1)
+
+    async def test_a_path_can_be_removed_before_its_port_closes(self) -> None:
+        """A process that cannot start ends before the reactor could close the port."""
+        port = await self.listen(f"unix:{self.path}")
+        port.remove_path()
+        self.assertFalse(self.path.exists())
+
     async def test_the_backlog_is_set_again(self) -> None:
         """It is that of the shared socket."""
         port = await self.listen("tcp:0:interface=127.0.0.1:backlog=1")
@@ -258,6 +286,7 @@ class StreamTests(KeepingReactorTestCase):
             peer.connect(("127.0.0.1", port.getHost().port))
             await port.stopListening()
             self.assertEqual(len(factory.group), 0)
+            other.settimeout(10)
             other.accept()[0].close()
 
     async def test_a_stop_accepts_what_is_queued(self) -> None:

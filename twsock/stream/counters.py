@@ -111,7 +111,8 @@ class Counters:
 
     def count_refused_request(self, status: int) -> None:
         """Count a request of a WebSocket that was refused."""
-        self.refused_requests[status] = self.refused_requests.get(status, 0) + 1
+        key = int(status)  # The text of an ``HTTPStatus`` is its name before Python 3.11.
+        self.refused_requests[key] = self.refused_requests.get(key, 0) + 1
 
     def count_close(self, code: int) -> None:
         """Count the end of a WebSocket; a peer can choose among few keys only."""

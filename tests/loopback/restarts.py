@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import tempfile
 import threading
@@ -32,10 +33,13 @@ class Service:
     The processes of one service, one after the other.
 
     :param arguments: those of ``twistd``, such as ``twsock-stream``, without ``--control``.
+
+    :ivar options: of `tests.services.processes.twistd`, for each process.
     """
 
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
+        self.options: dict[str, Any] = {}
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.control = self.folder / "control"
@@ -62,7 +66,7 @@ class Service:
                 *("--control", str(self.control)),
                 *more,
                 before=_FAULT.format(fault=fault) if fault else "",
-                **options,
+                **{**self.options, **options},
             )
         )
 
@@ -181,20 +185,75 @@ class LongConnection(Client):
         return struct.pack("!I", number) * (1 + number * 7919 % 2000)
 
 
+class WebSocketStorm(ConnectStorm):
+    """Connects, exchanges one message, and closes in order."""
+
+    @override
+    def step(self) -> None:
+        with self._connect() as connection:
+            connection.sendall(_MASKED_MESSAGE)
+            found = connection.recv(100)
+            # The close frame of a server that drains may follow.
+            if not found.startswith(_MESSAGE):
+                raise AssertionError(f"{found!r}, not {_MESSAGE!r}")
+            connection.sendall(_MASKED_CLOSE)
+            while connection.recv(100):
+                pass
+        self.served += 1
+
+
+class Reconnecting(Client):
+    """
+    One connection after the other, each until the server ends it in order.
+
+    :param connect: connects, and returns the socket.
+    :param talk: does one exchange; returns False if the server has ended the connection.
+
+    :ivar ends: how many connections the server has ended.
+    """
+
+    def __init__(
+        self, connect: Callable[[], socket.socket], talk: Callable[[socket.socket], bool]
+    ) -> None:
+        super().__init__()
+        self._connect = connect
+        self._talk = talk
+        self._connection = connect()
+        self.ends = 0
+
+    @override
+    def step(self) -> None:
+        if self._talk(self._connection):
+            self.served += 1
+        else:
+            self.ends += 1
+            self._connection.close()
+            self._connection = self._connect()
+
+    @override
+    def run(self) -> None:
+        super().run()
+        self._connection.close()
+
+
 class DatagramStream(threading.Thread):
     """
     Sends numbered datagrams at a rate, and counts the answers.
 
     :param rate: datagrams a second.
+    :param group: the group that is asked; empty for a port of this machine.
 
     :ivar answers: how often each number came back.
     """
 
-    def __init__(self, port: int, rate: int) -> None:
+    def __init__(self, port: int, rate: int, group: str = "") -> None:
         super().__init__(daemon=True)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self._socket.connect(("127.0.0.1", port))
+        own = socket.inet_aton("127.0.0.1")
+        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own)
+        self._socket.bind(("127.0.0.1", 0))
+        self._to = (group or "127.0.0.1", port)
         self._socket.settimeout(1)
         self._rate = rate
         self.sent = 0
@@ -220,7 +279,7 @@ class DatagramStream(threading.Thread):
             due = int((time.monotonic() - start) * self._rate)
             # At most 64 at once: a client that was not scheduled does not send a burst.
             for _ in range(min(due - self.sent, 64)):
-                self._socket.send(struct.pack("!Q", self.sent))
+                self._socket.sendto(struct.pack("!Q", self.sent), self._to)
                 self.sent += 1
             if due - self.sent > self._rate:
                 start += 1
@@ -234,20 +293,79 @@ class DatagramStream(threading.Thread):
                 if self.is_stopping:
                     return
                 continue
-            except ConnectionRefusedError:
-                self.answers[-1] += 1
-                continue
             self.answers[struct.unpack("!Q", data)[0]] += 1
 
     @property
     def lost(self) -> int:
         """How many answers are missing."""
-        return self.sent - len([number for number in self.answers if number >= 0])
+        return self.sent - len(self.answers)
 
     @property
     def doubled(self) -> int:
         """How many answers came more than once."""
         return sum(count > 1 for count in self.answers.values())
+
+
+#: A message "hi" of a WebSocket, to the server and from it, and a close frame to the server.
+_MASKED_MESSAGE = b"\x81\x82\0\0\0\0hi"
+_MESSAGE = b"\x81\x02hi"
+_MASKED_CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
+
+_REQUEST = (
+    "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def talk_websocket(connection: socket.socket) -> bool:
+    """Exchange one message; answer a close frame of the server."""
+    connection.sendall(_MASKED_MESSAGE)
+    found = connection.recv(100)
+    if found == _MESSAGE:
+        return True
+    # The close frame may follow the last answer.
+    if found.removeprefix(_MESSAGE)[:1] != b"\x88":
+        raise AssertionError(f"{found!r} is neither a message nor a close frame")
+    connection.sendall(_MASKED_CLOSE)
+    while connection.recv(100):
+        pass
+    return False
+
+
+def talk_tls(connection: socket.socket) -> bool:
+    """Exchange one frame; return False at an end in order."""
+    connection.sendall(frame(b"hello"))
+    found = b""
+    while len(found) < 9:
+        piece = connection.recv(9 - len(found))
+        if not piece and not found:
+            return False
+        if not piece:
+            raise EOFError(f"the connection ended after {found!r}")
+        found += piece
+    return True
+
+
+def to_websocket(port: int) -> Callable[[], socket.socket]:
+    """Return a function that connects a WebSocket."""
+
+    def connect() -> socket.socket:
+        connection = to_port(port)()
+        connection.sendall(_REQUEST.format(port=port).encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            piece = connection.recv(1)
+            if not piece:
+                raise EOFError(f"the handshake ended with {answer!r}")
+            answer += piece
+        return connection
+
+    return connect
+
+
+def to_tls(port: int, context: ssl.SSLContext) -> Callable[[], ssl.SSLSocket]:
+    """Return a function that connects with TLS."""
+    return lambda: context.wrap_socket(to_port(port)())
 
 
 def frame(payload: bytes) -> bytes:

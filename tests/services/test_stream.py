@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, IServiceMaker
-from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.plugin import IPlugin, getPlugins
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -234,6 +236,50 @@ class ServiceTests(SynchronousTestCase):
         late.errback(OSError(errno.EADDRINUSE, "Address already in use"))
         (problem,) = [event["problem"] for event in events if "problem" in event]
         self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", problem)
+
+    def test_a_restart_drains_connections_after_their_first_message(self) -> None:
+        """A connection that was just accepted is answered; the factory may accept again later."""
+        clock = MemoryReactorClock()
+        factory = FrameEchoFactory(clock)
+        service = StreamService(clock, factory, [])
+        transports = [StringTransport(), StringTransport()]
+        fresh, used = (factory.buildProtocol(None) for _ in transports)
+        assert fresh is not None
+        assert used is not None
+        for protocol, transport in zip((fresh, used), transports, strict=True):
+            protocol.makeConnection(transport)
+        used.dataReceived(b"\0\0\0\1x")
+        draining = Deferred.fromCoroutine(service.drain_rest())
+        self.assertEqual([each.disconnecting for each in transports], [False, True])
+        fresh.dataReceived(b"\0\0\0\1y")
+        self.assertEqual(transports[0].value(), b"\0\0\0\1y")
+        clock.advance(1)
+        self.assertEqual([each.disconnecting for each in transports], [True, True])
+        for protocol in (fresh, used):
+            self.assertNoResult(draining)
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.successResultOf(draining)
+        self.assertIsNotNone(factory.buildProtocol(None))
+
+    def test_a_restart_aborts_connections_at_the_deadline(self) -> None:
+        """With their number in the log; a cancelled drain aborts none."""
+        for is_cancelled in (False, True):
+            clock = MemoryReactorClock()
+            factory = FrameEchoFactory(clock)
+            service = StreamService(clock, factory, [], drain_timeout=3)
+            transport = StringTransport()
+            protocol = factory.buildProtocol(None)
+            assert protocol is not None
+            protocol.makeConnection(transport)
+            draining = Deferred.fromCoroutine(service.drain_rest())
+            if is_cancelled:
+                draining.cancel()
+                self.failureResultOf(draining, CancelledError)
+            clock.advance(3)
+            self.assertEqual(transport.disconnected, not is_cancelled)
+            protocol.connectionLost(Failure(ConnectionDone()))
+            if not is_cancelled:
+                self.successResultOf(draining)
 
     def test_a_wrong_endpoint_is_a_value_error(self) -> None:
         """A program that embeds the service gets the error at once."""

@@ -122,6 +122,7 @@ class StreamService(ListeningService):
 
     @override
     async def drain_rest(self) -> None:
+        self._await_first_messages()
         # Not `StreamServerFactory.drain`: if the new process is killed, this one accepts again.
         await self.factory.group.drain_within(0 if self.is_hurried else self.drain_timeout)
         aborted = await self.factory.group.abort_all()
@@ -139,10 +140,7 @@ class StreamService(ListeningService):
         await self.close_ports()
         self._is_draining = True
         if self.awaits_first_messages:
-            members: Sequence[Any] = self.factory.group.members
-            for member in members:
-                # As for connections that were queued: a request may be on its way.
-                member.was_queued = not member.has_delivered
+            self._await_first_messages()
         aborted = await self.factory.drain(0 if self.is_hurried else self.drain_timeout)
         if self._aborting is not None:
             aborted += await self._aborting
@@ -151,6 +149,12 @@ class StreamService(ListeningService):
             counts=", ".join(f"{n} {name}" for name, n in _logged_counts(self.factory.counters)),
             aborted=aborted,
         )
+
+    def _await_first_messages(self) -> None:
+        members: Sequence[Any] = self.factory.group.members
+        for member in members:
+            # As for connections that were queued: a request may be on its way.
+            member.was_queued = not member.has_delivered
 
 
 class Options(StreamServiceOptions):

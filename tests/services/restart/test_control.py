@@ -46,6 +46,7 @@ class ControlTests(SynchronousTestCase):
         served: Any = FakeServed()
         control = RestartControl(self.reactor, str(self.path), sockets, served, owner)
         self.addCleanup(sockets.close)
+        self.addCleanup(self.stop, control)
         return control, sockets, owner
 
     def start(self, control: RestartControl) -> None:

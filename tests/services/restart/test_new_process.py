@@ -98,6 +98,7 @@ class NewProcessTests(SynchronousTestCase):
         peer = self.take_over(self.send_sockets)
         self.new.listen_to_old()
         self.new.started()
+        self.addCleanup(self.new.stop)
         self.assertEqual(peer.receive(), Ready())
         return peer
 

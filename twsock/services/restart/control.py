@@ -108,6 +108,7 @@ class RestartControl:
         """Give all sockets back: the process cannot start."""
         self._new.stop(reason)
         self._sockets.close()
+        self._close_listening()
 
     async def stop(self) -> None:
         """End both roles: the process stops."""
@@ -116,9 +117,12 @@ class RestartControl:
         await self._old.stop()
         for channel in list(self._silent):
             self._forget(channel)
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        self._close_listening()
+
+    def _close_listening(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
 
     # Called by the process when another one serves.
 

@@ -288,6 +288,22 @@ class DaemonTests(SynchronousTestCase):
                 self.assertEqual(server.wait(), 1)
                 self.assertEqual(list(server.folder.iterdir()), [])
 
+    def test_in_the_foreground_a_failed_start_is_on_the_terminal(self) -> None:
+        """Also if the log is a file, which has the line as well."""
+        for words in (
+            ("--logfile=a.log", "--pidfile=left.pid"),
+            ("--logger=twisted.logger.STDLibLogObserver",),
+        ):
+            with twistd(*words, "twsock-stream", "-e", "unix:/missing/x") as server:
+                self.assertEqual(server.wait(), 1)
+                (line,) = [each for each in server.log.splitlines() if "twsock: " in each]
+                self.assertTrue(line.startswith("twsock: cannot listen on unix:/missing/x"), line)
+                self.assertNotIn("Traceback", server.log)
+                left = sorted(path.name for path in server.folder.iterdir())
+                self.assertEqual(left, ["a.log"] if "--logfile=a.log" in words else [])
+                for name in left:
+                    self.assertIn(line, (server.folder / name).read_text())
+
     def test_a_daemon_logs_json(self) -> None:
         """To the file of ``twistd --logfile``; every line is a JSON object."""
         words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]

@@ -210,7 +210,7 @@ class ProcessService(MultiService):
         self._restarts = self._make_restarts(options)
         process_notifier.take_environment(os.environ)
         self._terminal: int | None = None
-        if given is not None and _is_daemon(given):
+        if given is not None and _hides_errors(given):
             # Standard error may be closed; then no line is printed.
             with contextlib.suppress(OSError):
                 self._terminal = os.dup(2)
@@ -273,14 +273,18 @@ class ProcessService(MultiService):
                 self._page.abandon_ports()
             if self._sockets is not None:
                 self._sockets.close()
-            if self._options is not None and _is_daemon(self._options):
-                self._end_daemon(error)
+            if self._options is not None and _hides_errors(self._options):
+                self._report_error(error)
             if self._workers.is_worker:
                 raise self._workers.failed(error) from error
             raise
 
-    def _end_daemon(self, error: StartError) -> None:
-        """Report why the daemon cannot start, before twistd reports to the parent process."""
+    def _report_error(self, error: StartError) -> None:
+        """
+        Report on the terminal why the process cannot start.
+
+        A daemon does so before twistd reports to the parent process.
+        """
         if self._terminal is not None:
             os.write(self._terminal, f"{error}\n".encode(errors="backslashreplace"))
         self._log.critical("{line}", line=str(error))
@@ -297,7 +301,7 @@ class ProcessService(MultiService):
             self._page.startService()
         super().startService()
         if self._terminal is not None:
-            # A daemon keeps no terminal open.
+            # Nothing is reported there any more, and a daemon keeps no terminal open.
             os.close(self._terminal)
             self._terminal = None
         if self._sockets is not None:
@@ -485,6 +489,13 @@ def _rotate_later(file: Any) -> None:
 
     loop: Any = reactor
     loop.callFromThread(file.rotate)
+
+
+def _hides_errors(given: Any) -> bool:
+    """Return whether twistd has replaced standard error by a log that is not on the terminal."""
+    if _is_daemon(given) or given.get("logger") or given.get("syslog"):
+        return True
+    return given.get("logfile") not in (None, "", "-")
 
 
 def _is_daemon(given: Any) -> bool:

@@ -48,6 +48,7 @@ UNPAIRED_TESTS = {
     "tests/test_private_names.py": "twsock/_twisted.py",
     "tests/test_paths.py": "the modules and calls of an event, the length of modules",
     "tests/test_public_names.py": "the public names of all modules",
+    "tests/test_restart_command.py": "twsock restart, with services and systemd",
     "tests/test_rows.py": "tests/rows.py, which removes rows of tables",
     "tests/test_state_tables.py": "tests/state_tables.py, which writes tables into the page",
 }

@@ -30,7 +30,13 @@ from twsock.waiters import Waiters
 if TYPE_CHECKING:
     from twsock.services.metrics_page import PageSite
 
-__all__ = ["MetricsService", "check_metrics", "listening_services", "metrics_service"]
+__all__ = [
+    "MetricsService",
+    "check_metrics",
+    "describe_ports",
+    "listening_services",
+    "metrics_service",
+]
 
 
 class MetricsService(ListeningService):
@@ -154,6 +160,12 @@ def metrics_service(
     endpoints = [(string, parse_server_endpoint(reactor, string)) for string in strings]
     has_metrics = given["metrics"] is not None
     return MetricsService(plain_reactor(reactor), endpoints, services, has_metrics=has_metrics)
+
+
+def describe_ports(service: Any) -> str:
+    """Return the addresses of the ports of all services inside a service, for people."""
+    services = listening_services(service)
+    return ", ".join(each.describe_opened(port) for each in services for port in each.ports)
 
 
 def listening_services(service: Any) -> Iterator[ListeningService]:

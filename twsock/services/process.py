@@ -242,7 +242,8 @@ class ProcessService(MultiService):
             return None
         from twsock.services.restart.process import RestartingProcess
 
-        return RestartingProcess(options, self._all_services, owner=process_owner(options))
+        services, describe = self._all_services, self._describe_ports
+        return RestartingProcess(options, services, describe, owner=process_owner(options))
 
     def _all_services(self) -> list[Any]:
         """Return all services that listen, the page included."""
@@ -329,12 +330,12 @@ class ProcessService(MultiService):
 
         def report(_: object) -> None:
             is_complete = all(service.ports for service in self._all_services())
-            if is_complete:
-                process_notifier.start(reactor, self._describe_ports)
-                if self._link is not None:
-                    self._link.report_ready()
+            if is_complete and self._link is not None:
+                self._link.report_ready()
             if self._restarts is not None:
                 self._restarts.started(is_complete)
+            elif is_complete:
+                process_notifier.start(reactor, self._describe_ports)
 
         loop: Any = reactor
         if self._workers.is_worker:
@@ -353,12 +354,9 @@ class ProcessService(MultiService):
         self._link = run_for_parent(reactor, lambda: listening_services(self))
 
     def _describe_ports(self) -> str:
-        from twsock.services.metrics import listening_services
+        from twsock.services.metrics import describe_ports
 
-        ports = ", ".join(
-            each.describe_opened(port) for each in listening_services(self) for port in each.ports
-        )
-        return f"listening on {ports}"
+        return f"listening on {describe_ports(self)}"
 
     @override
     def stopService(self) -> Deferred[Any]:

@@ -120,16 +120,22 @@ class FakeOwner:
     The process.
 
     :ivar calls: what it was told.
+    :ivar reported: fires when the service manager knows the new process.
     """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.reported: Deferred[None] = succeed(None)
 
     def restart_begins(self) -> None:
         self.calls.append("begins")
 
-    def replaced(self, process: int) -> None:
+    def replaced(self, process: int) -> Deferred[None]:
         self.calls.append(f"replaced by {process}")
+        return self.reported
+
+    def lead(self) -> None:
+        self.calls.append("leads")
 
     def serves_again(self) -> None:
         self.calls.append("serves again")

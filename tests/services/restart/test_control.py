@@ -103,7 +103,7 @@ class ControlTests(SynchronousTestCase):
         self.addCleanup(kept.close)
         self.start(self.control)
         before = self.path.stat().st_ino
-        new, sockets, _ = self.make_control()
+        new, sockets, owner = self.make_control()
         taking = threading.Thread(target=new.take_over)
         taking.start()
         while taking.is_alive():
@@ -123,6 +123,7 @@ class ControlTests(SynchronousTestCase):
         )
         self.reactor.turn()
         self.assertEqual(self.owner.calls, ["begins", f"replaced by {os.getpid()}"])
+        self.assertEqual(owner.calls, ["leads"])
         self.assertEqual(self.path.stat().st_ino, before)
         self.stop(self.control)
         self.assertTrue(self.path.exists())

@@ -49,6 +49,7 @@ class NewProcessTests(SynchronousTestCase):
             self.sockets,
             served,
             lambda: self.ends.append("end"),
+            lambda: self.ends.append("leads"),
             frozenset({os.geteuid()}),
         )
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -145,7 +146,12 @@ class NewProcessTests(SynchronousTestCase):
         """Nothing is sent to it."""
         served: Any = self.served
         self.new = NewProcess(
-            self.reactor, self.sockets, served, lambda: None, frozenset({os.geteuid() + 1})
+            self.reactor,
+            self.sockets,
+            served,
+            lambda: None,
+            lambda: None,
+            frozenset({os.geteuid() + 1}),
         )
         self.fails(f"of user {os.geteuid()}$", lambda peer: self.assertIsNone(peer.receive()))
 

@@ -96,6 +96,15 @@ class OldProcessTests(SynchronousTestCase):
         self.served.draining.callback(None)
         self.assertEqual(self.owner.calls, ["begins", "replaced by 77", "end"])
 
+    def test_the_new_process_gets_the_numbers_once_the_service_manager_knows_it(self) -> None:
+        """Then it reports itself. The drain does not wait for that."""
+        self.owner.reported = Deferred()
+        peer = self.become_ready()
+        self.assertEqual(self.served.calls, ["pause", "give", "drain"])
+        self.assertEqual(peer.receive_all(), [])
+        self.owner.reported.callback(None)
+        self.assertEqual(peer.receive_all(), [Moved(3, 2)])
+
     def test_an_offered_connection_goes_to_the_new_process(self) -> None:
         """With the key of its service."""
         peer = self.become_ready()

@@ -59,7 +59,9 @@ class RestartControl:
         self._sockets = sockets
         self._owner = owner
         users = {0, os.geteuid(), *(() if owner is None else owner[:1])}
-        self._new = NewProcess(reactor, sockets, served, process.end, frozenset(users))
+        self._new = NewProcess(
+            reactor, sockets, served, process.end, process.lead, frozenset(users)
+        )
         self._old = OldProcess(reactor, sockets, served, process)
         self._listening: socket.socket | None = None
         self._silent: dict[PacketChannel, IDelayedCall] = {}
@@ -137,6 +139,11 @@ class RestartControl:
         if not self._is_reading and self._listening is not None:
             self._is_reading = True
             self._reactor.addReader(self)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no old process serves beside this one."""
+        return self._new.is_alone
 
     @property
     def has_been_replaced(self) -> bool:

@@ -96,6 +96,7 @@ class NewProcess:
     """
     Takes the sockets and connections of an old process.
 
+    :param lead: called when this process reports to the service manager from now on.
     :param users: the users that the old process may have.
     :ivar state: how far it is; None if there was no old process.
     """
@@ -108,12 +109,14 @@ class NewProcess:
         sockets: ListeningSockets,
         served: Served,
         end: Callable[[], None],
+        lead: Callable[[], None],
         users: frozenset[int],
     ) -> None:
         self._reactor = reactor
         self._sockets = sockets
         self._served = served
         self._end_process = end
+        self._lead = lead
         self._users = users
         self.state: State | None = None
         self._raw: socket.socket | None = None
@@ -303,6 +306,7 @@ class NewProcess:
 
     def _own_paths(self) -> None:
         self._sockets.owns_paths = True
+        self._lead()
 
     def _drop(self) -> None:
         taken, self._taken = self._taken, []

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
 from twsock.errors import LocalProtocolError
@@ -54,8 +54,15 @@ class RestartOwner(typing.Protocol):
     def restart_begins(self) -> None:
         """A new process has the sockets as well."""
 
-    def replaced(self, process: int) -> None:
-        """Another process serves, and this one does not."""
+    def replaced(self, process: int) -> Deferred[None]:
+        """
+        Another process serves, and this one does not.
+
+        :returns: fires when the service manager knows it.
+        """
+
+    def lead(self) -> None:
+        """Report to the service manager from now on."""
 
     def serves_again(self) -> None:
         """The restart has failed, and this process serves."""
@@ -88,6 +95,7 @@ class OldProcess:
         self._moving: Deferred[None] | None = None
         self._draining: Deferred[None] | None = None
         self._moved = 0
+        self._reported: Deferred[None] = succeed(None)
         self._broken = Waiters()
         self._observers: list[PacketChannel] = []
 
@@ -226,7 +234,7 @@ class OldProcess:
     def _leave_sockets(self) -> None:
         self._served.pause()
         self._sockets.owns_paths = False
-        self._owner.replaced(self._process)
+        self._reported = self._owner.replaced(self._process)
 
     def _yield(self) -> None:
         self._leave_sockets()
@@ -260,7 +268,10 @@ class OldProcess:
 
     def _report(self) -> None:
         numbers = Moved(self._moved, self._served.connections)
-        self._send(numbers)
+        channel = self._channel
+        assert channel is not None
+        # From then on the new process reports to the service manager, which dropped it before.
+        self._reported.addCallback(lambda _: channel.send(numbers))
         self._tell_observers(numbers)
         self._dismiss_observers()
 

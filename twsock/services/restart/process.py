@@ -96,6 +96,7 @@ class RestartingProcess:
 
     :param options: a `ProcessOptions` with ``--control``.
     :param services: returns all services that listen.
+    :param describe: see `Notifier.start`.
     :param owner: see `RestartControl`.
     """
 
@@ -103,12 +104,16 @@ class RestartingProcess:
         self,
         options: Any,
         services: Callable[[], Iterable[ListeningService]],
+        describe: Callable[[], str],
         *,
         owner: tuple[int, int] | None,
     ) -> None:
         self._reactor = plain_reactor(options.page_reactor)
         self._pid_file: PidFile = options.pid_file
         self._reported: Deferred[None] = succeed(None)
+        self._describe = describe
+        self._has_started = False
+        self._has_reported = False
         self.path: str = options["control"]
         served = Served(self._reactor, services)
         self._control = RestartControl(
@@ -157,8 +162,11 @@ class RestartingProcess:
     def started(self, is_complete: bool) -> None:
         """Report that all services listen, or that one cannot: then an old process goes on."""
         if is_complete:
+            self._has_started = True
             self._control.started()
             self._pid_file.write()
+            if self._control.is_alone:
+                self.lead()
         else:
             self._control.cannot_start()
 
@@ -173,11 +181,26 @@ class RestartingProcess:
         """A new process has the sockets as well."""
         process_notifier.notify_reloading()
 
-    def replaced(self, process: int) -> None:
-        """Another process serves, and this one does not."""
+    def replaced(self, process: int) -> Deferred[None]:
+        """
+        Another process serves, and this one does not.
+
+        :returns: fires when the service manager knows it.
+        """
         self._control.pause()
         self._pid_file.set_aside()
         self._reported = process_notifier.notify_adopted_process(self._reactor, process)
+        return self._reported
+
+    def lead(self) -> None:
+        """
+        Report from now on to the service manager, once all services listen.
+
+        Not before: the service manager drops what others than its main process send.
+        """
+        if self._has_started and not self._has_reported:
+            self._has_reported = True
+            process_notifier.start(self._reactor, self._describe)
 
     def serves_again(self) -> None:
         """The restart has failed, and this process serves."""

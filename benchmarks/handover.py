@@ -6,6 +6,7 @@ compares every byte that comes back. A pause is the longest time without an answ
 it, from the command to move until twenty answers after the acknowledgement. Beside it is the
 longest time without an answer in twenty answers without a move. In the last case many silent
 connections move once, and the processor time of both servers together is counted for each of them.
+Then they move back, and a connection that moves last is busy meanwhile.
 
 Three processes take turns. On a machine with fewer free cores, their scheduler adds to the pauses.
 """
@@ -61,6 +62,7 @@ BENCHMARK: Final = Benchmark(
         Figure("undisturbed", "Longest time between answers without a move in ms", False),
         Figure("cpu", "Processor time of both servers for one connection in µs"),
         Figure("all", "Time until all connections have moved in ms", has_ratios=False),
+        Figure("beside", "Longest time between answers meanwhile, in ms", has_ratios=False),
     ),
     open=_open,
     rounds=3,

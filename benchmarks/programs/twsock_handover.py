@@ -257,7 +257,7 @@ def _move_one(reactor: str, traffic: Traffic, moves: int) -> dict[str, float]:
             owner = servers[number % 2]
             undisturbed.append(peer.exchange(_STRETCH.__le__))
             owner.command("give")
-            pauses.append(_exchange_until_given(peer, owner))
+            pauses.append(_exchange_until_given(peer, owner, 1))
         return {
             "pause": median(pauses) * 1000,
             "slow": quantiles(pauses, n=100)[98] * 1000 if moves > 1 else pauses[0] * 1000,
@@ -265,14 +265,14 @@ def _move_one(reactor: str, traffic: Traffic, moves: int) -> dict[str, float]:
         }
 
 
-def _exchange_until_given(peer: Peer, owner: _Server) -> float:
-    """Return the longest time without an answer around one hand-over."""
+def _exchange_until_given(peer: Peer, owner: _Server, connections: int) -> float:
+    """Return the longest time without an answer until all connections were given, and after."""
     until: list[int] = []
 
     def is_done(answers: int) -> bool:
         if not until and select.select([owner.control], [], [], 0)[0]:
-            if owner.answer() != [1, 0]:
-                raise MeasurementError("the connection was not given")
+            if owner.answer() != [connections, 0]:
+                raise MeasurementError("not all connections were given")
             until.append(answers + _STRETCH)
         return bool(until) and answers >= until[0]
 
@@ -280,7 +280,12 @@ def _exchange_until_given(peer: Peer, owner: _Server) -> float:
 
 
 def _move_many(reactor: str, connections: int) -> dict[str, float]:
-    """Move silent connections, each once; return what one of them costs both servers."""
+    """
+    Move silent connections, each once, and then one that is busy meanwhile.
+
+    :returns: the processor time of both servers for one connection, the time for all, and the
+        longest time without an answer on the busy one.
+    """
     raise_descriptor_limit(2 * connections + SPARE_DESCRIPTORS)
     with _start_servers(reactor) as servers, ExitStack() as stack:
         peers = []
@@ -289,18 +294,29 @@ def _move_many(reactor: str, connections: int) -> dict[str, float]:
             peers.append(stack.enter_context(peer))
             with other:
                 servers[0].adopt(other)
+        busy, other = _connect()
+        stack.enter_context(busy)
         before, clock = sum(each.cpu() for each in servers), time.perf_counter()
         servers[0].command("give")
         if servers[0].answer() != [connections, 0]:
             raise MeasurementError("not all connections were given")
         passed = time.perf_counter() - clock
         cpu = sum(each.cpu() for each in servers) - before
+        # All of them move back, and the busy one is the last.
+        with other:
+            servers[1].adopt(other)
+        busy.setblocking(False)
+        traffic = Peer(busy, TRAFFIC["small"])
+        traffic.exchange(_STRETCH.__le__)
+        servers[1].command("give")
+        beside = _exchange_until_given(traffic, servers[1], connections + 1)
         for peer in peers:
             peer.settimeout(STALLED)
             peer.sendall(b"\0\0\0\1x")
             if peer.recv(5, socket.MSG_WAITALL) != b"\0\0\0\1x":
                 raise MeasurementError("a connection is not served")
-        return {"cpu": cpu / connections * 1e6, "all": passed * 1000}
+        figures = {"cpu": cpu / connections * 1e6, "all": passed * 1000}
+        return {**figures, "beside": beside * 1000}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ class HandoverTests(SynchronousTestCase):
         cases = run_small(self, BENCHMARK, *options)["echo"]["cases"]
         for case in ("small", "large"):
             self.assertGreater(cases[case]["pause"], 0, case)
-        self.assertGreater(cases["many"]["cpu"], 0)
+        self.assertGreater(min(cases["many"]["cpu"], cases["many"]["beside"]), 0)
 
 
 class PeerTests(SynchronousTestCase):

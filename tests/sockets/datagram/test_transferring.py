@@ -15,10 +15,11 @@ from twsock import (
     ClosedError,
     DatagramSocket,
     LocalProtocolError,
+    SocketError,
     SocketErrorStatus,
     SocketQualityOfService,
 )
-from twsock.handover import DetachedDatagramSocket
+from twsock.handover import DetachedDatagramPort, DetachedDatagramSocket
 
 HOST = "127.0.0.1"
 GROUP = "224.3.0.79"
@@ -33,6 +34,24 @@ class Crowded(FillableSocket):
     def take_room(self) -> None:
         if self.is_full:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+class Uncopied(socket.socket):
+    """A socket of a process that may have no free descriptor."""
+
+    is_full = False
+
+    def dup(self) -> Any:
+        if self.is_full:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().dup()
+
+
+def plain_socket_at(address: tuple[str, int]) -> socket.socket:
+    """Make a socket of Python, bound to an address."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind(address)
+    return made
 
 
 async def bound(reactor: Any, **options: Any) -> DatagramSocket:
@@ -224,6 +243,45 @@ class SocketTests(OnEveryReactor):
 
         self.conduct(work)
 
+    def test_a_report_of_a_refusal_does_not_move(self) -> None:
+        """It is no datagram; those behind it move."""
+
+        async def work(reactor: Any) -> None:
+            made = DatagramSocket(reactor)
+            with plain_socket() as peer:
+                address = peer.getsockname()
+                await made.connect(*address)
+                number = number_of(made)
+            await made.output_stream.write(b"to nobody")
+            await turns(reactor)
+            with plain_socket_at(address) as peer:
+                peer.sendto(b"data", (HOST, number))
+                detached = await detach_with_unread(reactor, made, 1)
+                self.assertEqual(detached.ports[0].state.unread[0].data, b"data")
+                detached.close()
+
+        self.conduct(work)
+
+    def test_two_sockets_move_together_or_not_at_all(self) -> None:
+        """Neither side keeps a copy of the first if the second fails."""
+
+        async def work(reactor: Any) -> None:
+            four, six = plain_socket(), Uncopied(fileno=plain_socket("::1").detach())
+            value = DetachedDatagramSocket((DetachedDatagramPort(four), DetachedDatagramPort(six)))
+            self.patch(Uncopied, "is_full", True)
+            with self.assertRaisesRegex(SocketError, "Too many open files"):
+                DatagramSocket.from_socket(reactor, value)
+            self.assertNotIn(-1, (four.fileno(), six.fileno()))
+            Uncopied.is_full = False
+            made = DatagramSocket.from_socket(reactor, value)
+            Uncopied.is_full = True
+            with self.assertRaisesRegex(SocketError, "Too many open files"):
+                made.detach()
+            self.assertTrue(made.is_open)
+            await made.close()
+
+        self.conduct(work)
+
     def test_an_awaited_write_and_a_flush_are_pending(self) -> None:
         """After ``cancel_io`` their datagrams are neither sent nor moved."""
 
@@ -308,6 +366,15 @@ class ArgumentTests(SynchronousTestCase):
             self.assertIn("a bound UDP socket", str(failure.value))
             self.assertFalse(made.is_open)
             self.assertNotEqual(near.fileno(), -1)
+
+    def test_a_family_has_one_socket(self) -> None:
+        """Two would be confused; none is no socket."""
+        with plain_socket() as one, plain_socket() as other:
+            two = (DetachedDatagramPort(one), DetachedDatagramPort(other))
+            for ports in ((), two):
+                value = DetachedDatagramSocket(ports)
+                with self.assertRaisesRegex(ValueError, "one UDP socket for each"):
+                    DatagramSocket.from_socket(None, value)
 
 
 globals().update(SocketTests.makeTestCaseClasses())

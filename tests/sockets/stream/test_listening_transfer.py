@@ -55,6 +55,13 @@ async def finish(near: StreamSocket, far: StreamSocket) -> bytes:
     return data
 
 
+class Failing(socket.socket):
+    """A listening socket that the process cannot use."""
+
+    def setblocking(self, flag: bool) -> None:
+        raise OSError(24, "Too many open files")
+
+
 class ListenerTests(OnEveryReactor):
     """``detach``, ``from_socket`` and ``bind_socket``."""
 
@@ -213,6 +220,39 @@ class ListenerTests(OnEveryReactor):
         else:
             await made.bind_socket(detached)
         return made
+
+    def test_the_options_are_those_of_the_next_owner(self) -> None:
+        """Accepted connections inherit them."""
+
+        async def work(reactor: Any) -> None:
+            first = await listening(reactor)
+            second = StreamSocketListener(reactor)
+            second.control.outbound_buffer_size_in_bytes = 65_536
+            await second.bind_socket(first.detach())
+            detached = second.detach()
+            one = detached.sockets[0]
+            # Linux doubles it.
+            self.assertGreaterEqual(one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), 65_536)
+            self.assertLessEqual(one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), 131_072)
+            detached.close()
+
+        self.conduct(work)
+
+    def test_all_sockets_are_continued_or_none(self) -> None:
+        """If the second fails, the first is closed again, and the listener is not bound."""
+
+        async def work(reactor: Any) -> None:
+            one = socket.create_server((HOST, 0))
+            other = Failing(fileno=socket.create_server((HOST, 0)).detach())
+            with one, other:
+                made = StreamSocketListener(reactor)
+                error = await failure_of(made.bind_socket(DetachedListener((one, other))))
+                self.assertIn("Too many open files", str(error))
+                self.assertNotIn(-1, (one.fileno(), other.fileno()))
+                await made.bind_endpoint(HOST, "")
+                await made.close()
+
+        self.conduct(work)
 
     def test_a_listener_of_websockets_moves(self) -> None:
         """Its sockets are those of any listener."""

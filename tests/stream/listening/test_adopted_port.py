@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def connected_to(listening: socket.socket) -> socket.socket:
     return made
 
 
+def backlog_of(listening: socket.socket) -> int:
+    """Return how many connections the kernel queues."""
+    # ``tcpi_sacked`` of ``struct tcp_info``, which has this meaning for a listening socket.
+    information = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    backlog: int = struct.unpack_from("=I", information, 28)[0]
+    return backlog
+
+
 def mode_of(path: Path) -> int:
     """Return the permissions of a path, which has to exist."""
     return stat.S_IMODE(path.stat().st_mode)
@@ -84,6 +93,8 @@ class PortTests(OnEveryReactor):
                     port: Any = listen_on(reactor, listening, answering(), 100)
                     AcceptGate(port, reactor, lambda: True)
                     copies = copy_listening([port])
+                    if listening.family != socket.AF_UNIX:
+                        self.assertEqual(backlog_of(copies[0]), 100)
                     early = connected_to(listening)
                     leave_ports([port])
                     late = connected_to(listening)

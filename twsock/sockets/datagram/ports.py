@@ -226,6 +226,9 @@ class DatagramPorts:
 
         :raises SocketError: and the other errors of ``DatagramPort.from_socket``.
         """
+        families = {one.socket.family for one in detached.ports}
+        if not families or len(families) != len(detached.ports):
+            raise ValueError("a datagram socket has one UDP socket for each address family")
         adapter = find_interface(detached.adapter) if detached.adapter else None
         ports: list[DatagramPort] = []
         try:

@@ -76,6 +76,8 @@ class OptionTests(SynchronousTestCase):
         """Another program than twistd, and one that leaves its folders."""
         line = self.refusal(StreamOptions(), "--workers", "2", chroot="/")
         self.assertIn("--workers excludes twistd's --chroot", line)
+        line = self.refusal(StreamOptions(), "--workers", "2", "--control", "path")
+        self.assertIn("--workers excludes --control", line)
         alone = StreamOptions()
         line = str(self.assertRaises(UsageError, alone.parseOptions, ["--workers", "2"]))
         self.assertIn("--workers needs twistd", line)

@@ -14,12 +14,22 @@ import time
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests import THOROUGH
 from tests.services.processes import PATIENCE, Twistd, daemon, echo, twistd
 from tests.services.test_metrics import fetch
+from twsock.services.listening import ListeningService
+from twsock.services.listening_sockets import ListeningSockets
+from twsock.services.process import StartError
+from twsock.services.signals import process_signals
+from twsock.services.workers.service import WorkersService
+from twsock.services.workers.start import WorkerProgram
 
 _TCP = ("--endpoint", "tcp:0:interface=127.0.0.1")
 _thorough = unittest.skipUnless(THOROUGH, "processes are started with TWSOCK_TESTS=thorough")
@@ -327,6 +337,47 @@ class ReplacementTests(SynchronousTestCase):
             hidden.rename(folder)
             process.process.send_signal(signal.SIGHUP)
             self.assertEqual(parent.wait_for_worker(), 1)
+
+
+class EndpointTests(SynchronousTestCase):
+    """Endpoints whose sockets workers cannot have."""
+
+    def problem(self, endpoint: Any) -> str:
+        """Return why a service with such an endpoint does not start."""
+        reactor = MemoryReactorClock()
+        inner = ListeningService(reactor, [("plugin:1", endpoint)])
+        program = WorkerProgram((), "/")
+        service = WorkersService(reactor, inner, [ListeningSockets()], program)
+        self.addCleanup(process_signals.discard, service)
+        return str(self.assertRaises(StartError, service.privilegedStartService))
+
+    def test_an_endpoint_that_opens_its_own_socket_is_refused(self) -> None:
+        """A worker would open another one."""
+
+        class Own:
+            def listen(self, factory: Any) -> Deferred[Any]:
+                return succeed(OwnPort())
+
+        class OwnPort:
+            def getHost(self) -> IPv4Address:
+                return IPv4Address("TCP", "127.0.0.1", 1)
+
+            def stopListening(self) -> None:
+                pass
+
+        line = self.problem(Own())
+        self.assertEqual(
+            line, "twsock: --workers: plugin:1 opens a socket that workers cannot have"
+        )
+
+    def test_an_endpoint_that_listens_later_is_refused(self) -> None:
+        """The parent has nothing to give to its workers."""
+
+        class Late:
+            def listen(self, factory: Any) -> Deferred[Any]:
+                return Deferred()
+
+        self.assertIn("an endpoint does not listen at once", self.problem(Late()))
 
 
 class StartTests(SynchronousTestCase):

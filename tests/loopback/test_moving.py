@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lifetimes import Lifetimes
 from tests.loopback.contract import OnEveryReactor, failure_of
+from tests.loopback.restarts import Service
 from twsock.handover import DetachedConnection
 from twsock.handover.channel import HandoverError, give
 from twsock.protocols import FrameEcho, FrameEchoFactory, LineEchoFactory, StreamServerFactory
@@ -122,6 +125,30 @@ class MovingTests(OnEveryReactor):
             await self.end(reactor, old, [peer])
 
         self.conduct(work)
+
+
+class RestartTests(SynchronousTestCase):
+    """The connections of a service that is restarted; test_restarts.py has the service itself."""
+
+    if sys.platform != "linux":
+        skip = "sockets are handed over on Linux only"
+
+    def test_a_client_behind_a_proxy_stays_itself(self) -> None:
+        """Its half frame is answered, and one line of the log has all of the connection."""
+        endpoint = "haproxy:tcp:0:interface=127.0.0.1"
+        with Service("twsock-stream", "-e", endpoint, "--log-connections") as service:
+            old = service.start()
+            (port,) = old.wait_for_ports()
+            with socket.create_connection(("127.0.0.1", port), 10) as proxy:
+                proxy.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\n" + encode_frame(b"one"))
+                self.assertEqual(proxy.recv(100), encode_frame(b"one"))
+                proxy.sendall(encode_frame(b"two")[:5])
+                new = service.restart(old)
+                proxy.sendall(encode_frame(b"two")[5:])
+                self.assertEqual(proxy.recv(100), encode_frame(b"two"))
+            line = new.wait_for(r"(192\.0\.2\.1:5 ended after .*)")
+            self.assertIn("plaintext, 2 messages, 14 bytes in, 14 bytes out, in order", line)
+            self.assertNotIn(" ended after ", old.log)
 
 
 globals().update(MovingTests.makeTestCaseClasses())

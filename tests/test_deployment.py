@@ -384,6 +384,9 @@ class MachineTests(SynchronousTestCase):
             _CONNECTS.replace("COMMAND", restart),
             "rm begun stop",
             _CONNECTS.replace("COMMAND", "systemctl reload twsock-stream.service"),
+            # systemd ends a process that takes over and does not answer the watchdog.
+            "process=$(systemctl show --property MainPID --value twsock-stream.service)",
+            "tr '\\0' '\\n' < /proc/$process/environ | grep WATCHDOG_USEC=30000000",
             "curl --fail http://127.0.0.1:9100/health/ready",
             "systemctl stop twsock-stream.socket twsock-stream.service",
             "systemctl show --property Result twsock-stream.service",

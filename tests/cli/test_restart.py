@@ -387,10 +387,19 @@ class EnvironmentTests(SynchronousTestCase):
         self.assertEqual(self.environment(A="1"), expected)
 
     def test_the_own_socket_comes_first(self) -> None:
-        """The old process is not looked at; a watchdog for this command is one for the new one."""
+        """A watchdog for this command is one for the new process."""
         own = {"NOTIFY_SOCKET": "/run/own", "WATCHDOG_USEC": "7"}
         self.make_process("99", "echo.service", NOTIFY_SOCKET="/run/notify")
         self.assertEqual(self.environment(**own, WATCHDOG_PID="1"), own)
+
+    def test_the_watchdog_of_the_old_process_is_passed_with_the_own_socket(self) -> None:
+        """With ``NotifyAccess=all``, systemd passes the socket alone; not with another socket."""
+        given = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "5", "WATCHDOG_PID": "99"}
+        self.make_process("99", "echo.service", **given)
+        expected = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "5"}
+        self.assertEqual(self.environment(NOTIFY_SOCKET="/run/notify"), expected)
+        other = {"NOTIFY_SOCKET": "/run/other"}
+        self.assertEqual(self.environment(**other), other)
 
     def test_without_a_service_manager_nothing_is_added(self) -> None:
         """The old process has none, has ended, or belongs to another user."""

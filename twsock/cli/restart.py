@@ -83,10 +83,12 @@ def environment_for(
     """
     # WATCHDOG_PID names this command, or the old process.
     passed = {name: value for name, value in environment.items() if name != "WATCHDOG_PID"}
-    if "NOTIFY_SOCKET" in passed:
-        return passed
     given = _environment_of(proc / str(process))
-    if "NOTIFY_SOCKET" in given:
+    if "NOTIFY_SOCKET" in passed:
+        # With ``NotifyAccess=all`` systemd passes the socket to this command, and not the watchdog.
+        if given.get("NOTIFY_SOCKET") == passed["NOTIFY_SOCKET"] and "WATCHDOG_USEC" in given:
+            passed.setdefault("WATCHDOG_USEC", given["WATCHDOG_USEC"])
+    elif "NOTIFY_SOCKET" in given:
         theirs, ours = _unit_of(proc / str(process)), _unit_of(proc / "self")
         if theirs is not None and theirs != ours:
             raise CommandError(

@@ -195,6 +195,13 @@ class OldProcessTests(SynchronousTestCase):
         self.assertNotIn("end", self.owner.calls)
         self.assertEqual(self.served.calls[-1], "resume")
 
+    def test_a_drain_that_fails_ends_the_process_all_the_same(self) -> None:
+        """The failure is logged; otherwise the process would stay for ever."""
+        self.become_ready()
+        self.served.draining.errback(ZeroDivisionError("fault"))
+        self.assertEqual(self.owner.calls[-1], "end")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_after_a_farewell_it_does_not_accept_again(self) -> None:
         """The new process was stopped, and not killed."""
         peer = self.become_ready()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from twsock.errors import LocalProtocolError
 from twsock.log import TextLogger
@@ -282,7 +283,7 @@ class OldProcess:
             draining=self._served.connections,
         )
         self._draining = self._served.drain()
-        self._draining.addCallbacks(self._drained, _ignore_cancel)
+        self._draining.addCallbacks(self._drained, self._drain_failed)
 
     def _drained(self, _result: object) -> None:
         self._draining = None
@@ -292,6 +293,11 @@ class OldProcess:
         if self.state in (State.DRAINING, State.LEAVING):
             self._log.info("restart: no connection is left, and this process ends")
             self._follow(Event.DRAINED)
+
+    def _drain_failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:
+            self._log.failure("restart: the drain failed", failure)
+            self._drained(None)
 
     def _serve_again(self) -> None:
         if self._draining is not None:
@@ -336,7 +342,3 @@ class OldProcess:
         channel.close()
         if channel in self._observers:
             self._observers.remove(channel)
-
-
-def _ignore_cancel(failure: Any) -> None:
-    failure.trap(CancelledError)

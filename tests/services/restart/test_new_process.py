@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from twsock.restart.records import (
     TakeOver,
 )
 from twsock.services.listening_sockets import ListeningSockets
+from twsock.services.restart import new_process
 from twsock.services.restart.new_process import NewProcess, TakeError, find_old_process
 
 
@@ -124,6 +126,26 @@ class NewProcessTests(SynchronousTestCase):
         self.assertFalse(os.get_blocking(self.udp.fileno()))
         self.assertFalse(self.new.is_alone)
         self.new.stop()
+
+    def test_the_limit_of_descriptors_is_raised(self) -> None:
+        """To the hard limit: it may get all connections of the old process at once."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard) - 1, hard))
+        self.take_over(self.send_sockets)
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (hard, hard))
+        self.new.stop()
+
+    def test_a_silent_process_is_not_waited_for(self) -> None:
+        """The limit holds for all sockets together."""
+        self.patch(new_process, "TAKE_TIMEOUT", 0.05)
+
+        def say_nothing(peer: Peer) -> None:
+            self.assertIsInstance(peer.receive(), TakeOver)
+            peer.send(SharedSocket("udp:127.0.0.1:0"), self.udp)
+            self.assertIsNone(peer.receive())
+
+        self.fails("sent no sockets within 0.05 s", say_nothing)
 
     def test_a_refusal_has_its_reason(self) -> None:
         """For example that of a restart under way."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.services.datagram import Options
+from twsock.services.datagram import Options, makeService
 from twsock.services.restart.process import PidFile
 
 
@@ -34,6 +36,21 @@ class PathTests(SynchronousTestCase):
         """And only then."""
         self.assertIsNotNone(self.check("--control", "path").sockets)
         self.assertIsNone(self.check().sockets)
+
+    def test_a_check_names_the_path(self) -> None:
+        """And nothing is opened."""
+        options = self.check("--check", "--control", "path", "-e", "udp:0:interface=127.0.0.1")
+        output = io.StringIO()
+        with redirect_stdout(output), self.assertRaises(SystemExit) as raised:
+            makeService(options)
+        self.assertEqual(raised.exception.code, 0)
+        self.assertIn("twsock: would let a new process take over at path\n", output.getvalue())
+        self.assertFalse(Path("path").exists())
+
+    def test_workers_exclude_it(self) -> None:
+        """Their sockets would not move."""
+        with self.assertRaisesRegex(UsageError, "--workers excludes --control"):
+            self.check("--workers", "2", "--control", "path")
 
 
 class PidFileTests(SynchronousTestCase):

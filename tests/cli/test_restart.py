@@ -220,6 +220,14 @@ class RestartTests(SynchronousTestCase):
             line = f"{how} before it served; process 99 goes on"
             self.assertEqual((error.line, error.exit_code), (line, 1), f"{script=}")
 
+    def test_the_status_is_known_even_if_this_command_ignores_the_end_of_children(self) -> None:
+        """As a program does whose parent ignores SIGCHLD."""
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGCHLD, before)
+        with self.old(answering(started=False)):
+            self.assertIn("sh ended with status 3", self.fails("exit 3").line)
+        self.assertIs(signal.getsignal(signal.SIGCHLD), signal.SIG_IGN)
+
     def test_a_program_that_cannot_be_started_is_one_line(self) -> None:
         """The reason is that of the system."""
         for name, reason in (("missing", "No such file or directory"), ("nul\0", "embedded null")):

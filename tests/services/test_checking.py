@@ -41,6 +41,8 @@ _EVERYWHERE = (
     (f"--health unix:{'x' * 200}", "at most 107 bytes"),
     ("--metrics tcp:9100 --health tcp:9100", "given 2 times"),
     ("--drain-delay 5", "needs --metrics or --health"),
+    ("--control folder", "--control: cannot use"),
+    ("--control nowhere/control", "there is no folder"),
     ("--health tcp:0 --drain-delay nan", "--drain-delay takes seconds"),
     ("--nonsense", "--nonsense not recognized"),
     ("extra", "number of arguments"),

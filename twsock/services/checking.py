@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twsock.datagram.endpoint_string import EndpointString, parse_endpoint_string
 from twsock.datagram.network.interfaces import find_interface
 from twsock.errors import SocketError
+from twsock.ip.address_errors import listening_error
 from twsock.services.listening import ListeningService, describe_failure
 from twsock.services.stream_endpoints import inner_endpoint, named_arguments
 from twsock.stream.listening.unix_socket import check_unix_path
@@ -27,10 +28,11 @@ from twsock.stream.listening.unix_socket import check_unix_path
 __all__ = ["describe_check"]
 
 
-def describe_check(services: Iterable[ListeningService]) -> list[str]:
+def describe_check(services: Iterable[ListeningService], control: str | None = None) -> list[str]:
     """
     Return what services would do, a line each.
 
+    :param control: the path of ``--control``; None without this option.
     :raises ValueError: when one of them could not listen; the text is a line for the user.
     """
     descriptions = [text for each in services for text in each.descriptions]
@@ -41,7 +43,23 @@ def describe_check(services: Iterable[ListeningService]) -> list[str]:
             raise ValueError(describe_failure(description, error)) from error
     _check_uniqueness(descriptions)
     lines = [f"would listen on {description}" for description in descriptions]
+    if control is not None:
+        _check_control(control)
+        lines.append(f"would let a new process take over at {control}")
     return [*lines, "the options are valid; nothing was started"]
+
+
+def _check_control(path: str) -> None:
+    """
+    Check that the socket of ``--control`` can be made; that of a running process may be there.
+
+    :raises ValueError: when it cannot; the text is a line for the user.
+    """
+    try:
+        _check_path(path)
+    except (CannotListenError, OSError) as error:
+        reason = listening_error(error).summary
+        raise ValueError(f"--control: cannot use {path}: {reason}") from error
 
 
 def _check(description: str) -> None:

@@ -390,14 +390,13 @@ class ProcessService(MultiService):
         """
         from twsock.services.checking import describe_check
 
+        control = None if self._restarts is None else str(self._restarts.path)
         try:
-            lines = describe_check(self._all_services())
+            lines = describe_check(self._all_services(), control)
         except ValueError as error:
             raise StartError(f"twsock: {error}") from error
         if self._workers.count is not None:
             lines.insert(-1, f"would start {self._workers.count} workers")
-        if self._restarts is not None:
-            lines.insert(-1, f"would let a new process take over at {self._restarts.path}")
         return lines
 
 

@@ -96,7 +96,10 @@ class Installation:
                 timeout=PATIENCE,
                 check=False,
             ).returncode
-        return subprocess.CompletedProcess(words, status, output.read_text())
+        shown = output.read_text()
+        for new in re.findall(r"process (\d+) serves now", shown):
+            self.watch(int(new))
+        return subprocess.CompletedProcess(words, status, shown)
 
     def wait_for_end(self, process: int) -> None:
         """Wait until a process has ended."""
@@ -135,7 +138,7 @@ class RestartTests(SynchronousTestCase):
         )
         assert found is not None, f"{result}"
         self.assertEqual(result.returncode, 0)
-        new = service.watch(int(found[1]))
+        new = int(found[1])
         messages = [service.manager.receive()]
         while messages[-1].process != new:
             messages.append(service.manager.receive())
@@ -234,7 +237,6 @@ class SessionTests(SynchronousTestCase):
                     sessions.append((version, context, session))
                 result = service.restart()
                 self.assertEqual(result.returncode, 0, result.stdout)
-                service.watch(int(result.stdout.split()[1]))
                 for version, context, old in sessions:
                     session, is_resumed = self.connect(context, service.port, old)
                     self.assertFalse(is_resumed, f"{version=}: the new process")

@@ -116,7 +116,7 @@ def is_running(pid: int) -> bool:
 class Storm:
     """Threads that connect and exchange a frame again and again; counts what fails."""
 
-    def __init__(self, port: int, threads: int = 4) -> None:
+    def __init__(self, port: int, threads: int = 2) -> None:
         self.served = 0
         self.failures: list[str] = []
         self._port = port
@@ -291,13 +291,13 @@ class EndTests(SynchronousTestCase):
     def test_a_hung_worker_is_killed_by_a_third_signal(self) -> None:
         """It cannot read the command of the parent."""
         with workers(*_TCP) as parent:
-            os.kill(parent.pids[1], signal.SIGSTOP)
-            for _ in range(3):
-                parent.process.terminate()
-                if parent.process.process.poll() is None:
-                    parent.process.wait_for("stopping|again|Received")
-            self.assertEqual(parent.process.wait(), -signal.SIGTERM)
             end = os.pidfd_open(parent.pids[1])
+            os.kill(parent.pids[1], signal.SIGSTOP)
+            for line in ("stopping 2 workers", "SIGTERM again: ending at once"):
+                parent.process.terminate()
+                parent.process.wait_for(line)
+            parent.process.terminate()
+            self.assertEqual(parent.process.wait(), -signal.SIGTERM)
             self.assertTrue(select.select([end], [], [], PATIENCE)[0], "a worker is left")
             os.close(end)
 

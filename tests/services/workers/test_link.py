@@ -16,9 +16,10 @@ from zope.interface.verify import verifyObject
 
 from tests.services.workers.fake_processes import counted
 from twsock.services.measurements import Measurement
-from twsock.services.workers.link import ParentLink, link_to_parent
+from twsock.services.workers.link import ParentLink, link_to_parent, report_failure
 from twsock.services.workers.messages import (
     WorkerCommand,
+    WorkerFailed,
     WorkerMeasured,
     WorkerReady,
     WorkerReport,
@@ -133,3 +134,12 @@ class PipeTests(TestCase):
         for descriptor in (commands, reports, ours):
             os.close(descriptor)
         self.assertEqual(service.calls, ["parent ended", "stop"])
+
+    def test_a_failed_start_is_reported_before_the_reactor_runs(self) -> None:
+        """Without a parent, the worker prints the line itself."""
+        ours, reports = os.pipe()
+        self.assertTrue(report_failure("no such file", reports))
+        self.assertEqual(parse_report(os.read(ours, 1000)), WorkerFailed("no such file"))
+        for descriptor in (ours, reports):
+            os.close(descriptor)
+        self.assertFalse(report_failure("no such file", reports))

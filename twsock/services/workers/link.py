@@ -150,11 +150,19 @@ def link_to_parent(
     return link
 
 
-def report_failure(reason: str) -> None:
-    """Report why the worker cannot start, before its reactor runs."""
-    # A line of a kilobyte fits into the empty pipe. If the parent has ended, nobody needs it.
-    with suppress(OSError):
-        os.write(REPORT_PIPE, encode_report(WorkerFailed(reason)))
+def report_failure(reason: str, reports: int = REPORT_PIPE) -> bool:
+    """
+    Report why the worker cannot start, before its reactor runs.
+
+    :param reports: the descriptor of the pipe.
+    :returns: whether the pipe has the report; False if there is no parent.
+    """
+    try:
+        # A line of a kilobyte fits into the empty pipe.
+        os.write(reports, encode_report(WorkerFailed(reason)))
+    except OSError:
+        return False
+    return True
 
 
 def leave_log_of_parent() -> None:

@@ -119,9 +119,9 @@ class WorkersRole:
         """Report to the parent why a worker cannot start; return the error, to be raised."""
         from twsock.services.workers.link import report_failure
 
-        report_failure(str(error).removeprefix("twsock: "))
-        # Python prints no more than the status then.
-        error.code = 1
+        if report_failure(str(error).removeprefix("twsock: ")):
+            # Python prints no more than the status then.
+            error.code = 1
         return error
 
 

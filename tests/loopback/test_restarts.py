@@ -41,7 +41,9 @@ from twsock.restart.records import TakeOver
 #: How many restarts the tests with load do.
 RESTARTS = int(os.environ.get("TWSOCK_RESTARTS", "10" if THOROUGH else "3"))
 
-#: Bytes of the receive buffer of a UDP port: half a second of 5,000 small datagrams.
+#: Bytes of the receive buffer of a UDP port: a second of 5,000 small datagrams, each with some 800
+#: bytes of the kernel. The buffer by default is full after 50 milliseconds, and a machine may be
+#: too busy to run either process in this time.
 UDP_BUFFER = 1 << 22
 
 TCP = "tcp:0:interface=127.0.0.1"
@@ -161,7 +163,8 @@ class DrainingLoadTests(SynchronousTestCase):
     def test_questions_to_a_group_are_answered_once(self) -> None:
         """Both processes have a copy of the socket; only one reads a datagram."""
         endpoint = "multicast:224.3.0.5:0:interface=lo"
-        with Service("twsock-multicast", "-e", endpoint) as service:
+        size = ("--receive-buffer", str(UDP_BUFFER))
+        with Service("twsock-multicast", "-e", endpoint, *size) as service:
             process = service.start()
             port = int(process.wait_for(r"listening on multicast:224.3.0.5:(\d+)"))
             stream = DatagramStream(port, 1000, "224.3.0.5")

@@ -119,9 +119,9 @@ class WorkersRole:
         """Report to the parent why a worker cannot start; return the error, to be raised."""
         from twsock.services.workers.link import report_failure
 
-        if report_failure(str(error).removeprefix("twsock: ")):
-            # Python prints no more than the status then.
-            error.code = 1
+        line = str(error).removeprefix("twsock: ")
+        # Python prints a code that is text, and exits with status 1.
+        error.code = 1 if report_failure(line) else f"twsock: {line}"
         return error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 import tempfile
@@ -188,6 +189,69 @@ class ControlTests(SynchronousTestCase):
         self.reactor.advance(5)
         self.assertEqual([peer.receive_all() for peer in peers[1:]], [[None]] * MOST_SILENT)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_without_a_free_descriptor_it_rests(self) -> None:
+        """One line a second, and the process that waits is accepted later."""
+        self.start(self.control)
+        peer = self.connect()
+        peer.send(Watch())
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.reactor.turn()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        (line,) = [formatEvent(event) for event in logs]
+        self.assertIn("control: cannot accept: Too many open files", str(line))
+        self.reactor.advance(1)
+        self.reactor.turn()
+        self.assertEqual(peer.receive(), Watching(os.getpid()))
+
+    def test_a_stop_ends_the_rest(self) -> None:
+        """The socket is not read again, and no delayed call is left."""
+        self.start(self.control)
+        self.connect()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        with capturedLogs():
+            self.reactor.turn()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.stop(self.control)
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
+
+    def test_a_flood_is_accepted_in_several_turns(self) -> None:
+        """Processes that connect without end do not stop the rest of the service."""
+        self.start(self.control)
+        # One more than the queue of the kernel is long, and than one turn accepts.
+        peers = [self.connect() for _ in range(65)]
+        oldest = peers[64 - MOST_SILENT]
+        self.control.doRead()
+        self.assertEqual(oldest.receive_all(), [])
+        self.control.doRead()
+        self.assertEqual(oldest.receive_all(), [None])
+
+    def test_two_processes_that_start_at_once(self) -> None:
+        """Neither has found the other; the later one does not listen, and leaves the path."""
+        other, _, _ = self.make_control()
+        self.control.take_over()
+        other.take_over()
+        self.control.listen()
+        before = self.path.stat().st_ino
+        with self.assertRaisesRegex(OSError, "another process has begun to serve there"):
+            other.listen()
+        self.assertEqual(self.path.stat().st_ino, before)
+
+    def test_a_file_that_appears_meanwhile_is_left_alone(self) -> None:
+        """The path was free when the process started."""
+        self.control.take_over()
+        self.path.write_text("data")
+        with self.assertRaisesRegex(OSError, "it is no socket"):
+            self.control.listen()
+        self.assertEqual(self.path.read_text(), "data")
 
     def test_a_process_that_leaves_is_forgotten(self) -> None:
         """Without a line in the log."""

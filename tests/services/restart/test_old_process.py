@@ -27,7 +27,7 @@ from twsock.restart.records import (
 )
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.restart.channel import PacketChannel
-from twsock.services.restart.old_process import READY_TIMEOUT, OldProcess
+from twsock.services.restart.old_process import MOST_OBSERVERS, READY_TIMEOUT, OldProcess
 from twsock.stream.moving import GivenConnections
 
 
@@ -256,6 +256,18 @@ class OldProcessTests(SynchronousTestCase):
         self.assertEqual(
             other.receive_all(), [Watching(os.getpid()), Restarted(77), Moved(3, 2), None]
         )
+
+    def test_observers_are_bounded(self) -> None:
+        """The oldest one asks again, as after the end of a process."""
+        peers = []
+        for _ in range(MOST_OBSERVERS + 1):
+            peer, channel = self.connect()
+            self.old.watch(channel)
+            peers.append(peer)
+        watching = Watching(os.getpid())
+        self.assertEqual(peers[0].receive_all(), [watching, None])
+        for peer in peers[1:]:
+            self.assertEqual(peer.receive_all(), [watching])
 
     def test_an_observer_that_leaves_is_forgotten(self) -> None:
         """As is one that sends anything."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.services.datagram import Options, makeService
@@ -31,6 +33,20 @@ class PathTests(SynchronousTestCase):
         for path in ("", "/" + "x" * 107, "a\0b"):
             with self.assertRaisesRegex(UsageError, "--control takes a path of 1 to 107 bytes"):
                 self.check("--control", path)
+
+    def test_a_relative_path_is_meant_in_the_folder_of_twistd(self) -> None:
+        """Where the service runs, and not where the command is given."""
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as serving:
+            serving.bind(f"{folder}/control")
+            for words, expected in (((), "twistd.pid"), (("--rundir", folder), "")):
+                given = ServerOptions()
+                given.parseOptions([*words, "twsock-datagram", "--control", "control"])
+                self.assertEqual(Path(given["pidfile"]).name, expected, words)
+        given = ServerOptions()
+        with self.assertRaisesRegex(UsageError, "a path of 1 to 107 bytes, not 115"):
+            given.parseOptions(
+                ["--rundir", "/" + "x" * 106, "twsock-datagram", "--control", "control"]
+            )
 
     def test_sockets_are_kept_for_the_next_process(self) -> None:
         """And only then."""
@@ -71,6 +87,17 @@ class PidFileTests(SynchronousTestCase):
         self.file.write()
         self.assertEqual(self.path.read_text(), str(os.getpid()))
         self.assertEqual(self.given["pidfile"], str(self.path))
+
+    def test_a_relative_path_stays_where_it_was_meant(self) -> None:
+        """Twistd may change to another folder before the file is written."""
+        before = Path.cwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.path.parent)
+        file = PidFile({"pidfile": "twistd.pid"})
+        file.set_aside()
+        os.chdir(before)
+        file.write()
+        self.assertEqual(self.path.read_text(), str(os.getpid()))
 
     def test_it_is_not_written_without_need(self) -> None:
         """That is, if twistd has written it, or there is none."""

@@ -8,6 +8,7 @@ sockets. Holds the connections of processes that have sent no packet yet, at mos
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -20,7 +21,7 @@ from twsock.log import TextLogger
 from twsock.restart.records import RestartPacket, RestartRefused, TakeOver, Watch
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.restart.channel import PacketChannel
-from twsock.services.restart.new_process import NewProcess
+from twsock.services.restart.new_process import NewProcess, TakeError, find_old_process
 from twsock.services.restart.old_process import OldProcess, RestartOwner
 from twsock.services.restart.served import Served
 
@@ -32,7 +33,12 @@ MOST_SILENT: Final = 16
 #: Seconds that a connected process has for its first packet.
 _FIRST_PACKET: Final = 5.0
 
+#: Also how many processes are accepted in one turn of the reactor.
 _BACKLOG: Final = 64
+
+#: Seconds in which nothing is accepted after a failure, such as a lack of descriptors. The kernel
+#: keeps the processes that wait.
+_REST: Final = 1.0
 
 
 class RestartControl:
@@ -66,6 +72,7 @@ class RestartControl:
         self._listening: socket.socket | None = None
         self._silent: dict[PacketChannel, IDelayedCall] = {}
         self._is_reading = False
+        self._resting: IDelayedCall | None = None
 
     # Called by the process, in this order.
 
@@ -130,6 +137,9 @@ class RestartControl:
 
     def pause(self) -> None:
         """Accept no further process: another one does."""
+        resting, self._resting = self._resting, None
+        if resting is not None and resting.active():
+            resting.cancel()
         if self._is_reading:
             self._is_reading = False
             self._reactor.removeReader(self)
@@ -191,15 +201,18 @@ class RestartControl:
         return "control"
 
     def doRead(self) -> None:
-        """Accept the connections that wait."""
+        """Accept connections that wait."""
         assert self._listening is not None
-        while True:
+        for _ in range(_BACKLOG):
             try:
-                accepted, _ = self._listening.accept()
+                accepted, _address = self._listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 self._log.warn("control: cannot accept: {error}", error=error.strerror)
+                # The socket stays readable, and the reactor would call again at once.
+                self.pause()
+                self._resting = self._reactor.callLater(_REST, self.resume)
                 return
             self._accept(accepted)
 
@@ -237,7 +250,14 @@ class RestartControl:
 
     def _open(self) -> socket.socket:
         path = Path(self._path)
-        # Nobody listens there: `take_over` has tried.
+        # `take_over` has tried, but another process may have started meanwhile.
+        try:
+            other = find_old_process(self._path)
+        except TakeError as error:
+            raise OSError(errno.EADDRINUSE, str(error)) from error
+        if other is not None:
+            other.close()
+            raise OSError(errno.EADDRINUSE, "another process has begun to serve there")
         path.unlink(missing_ok=True)
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

@@ -38,11 +38,14 @@ from twsock.services.restart.channel import PacketChannel
 from twsock.services.restart.served import Served
 from twsock.waiters import Waiters
 
-__all__ = ["READY_TIMEOUT", "OldProcess", "RestartOwner"]
+__all__ = ["MOST_OBSERVERS", "READY_TIMEOUT", "OldProcess", "RestartOwner"]
 
 #: Seconds that a new process has from its sockets until its services listen. It reads certificates
 #: in this time, and no client waits for it.
 READY_TIMEOUT: Final = 60.0
+
+#: How many observers wait for a result; a further one replaces the oldest.
+MOST_OBSERVERS: Final = 16
 
 #: Seconds from the first refused connection until the channel must have ended, if the new process
 #: is dead: the kernel closes the descriptors of a process one after the other.
@@ -121,6 +124,8 @@ class OldProcess:
     def watch(self, channel: PacketChannel) -> None:
         """Report the result of the next restart to an observer."""
         channel.receiver = self
+        if len(self._observers) >= MOST_OBSERVERS:
+            self._forget_observer(self._observers[0])
         self._observers.append(channel)
         channel.send(Watching(os.getpid()))
 

@@ -42,13 +42,15 @@ def check_control(options: Any, given: Any) -> None:
     path: str = options["control"]
     if not hasattr(socket, "SOCK_SEQPACKET") or not hasattr(os, "memfd_create"):
         raise UsageError("--control needs Linux")
-    size = len(os.fsencode(Path(path).absolute()))
+    # A relative path is meant in the folder that twistd changes to.
+    absolute = Path(given["rundir"] if given is not None else "", path).absolute()
+    size = len(os.fsencode(absolute))
     if not path or "\0" in path or size > _LONGEST_PATH:
         raise UsageError(f"--control takes a path of 1 to {_LONGEST_PATH} bytes, not {size}")
     if options.sockets is None:
         options.sockets = ListeningSockets()
     options.pid_file = PidFile(given)
-    if Path(path).is_socket():
+    if absolute.is_socket():
         # The file may be that of the process whose sockets are taken.
         options.pid_file.set_aside()
 
@@ -72,7 +74,8 @@ class PidFile:
     def set_aside(self) -> None:
         """Let ``twistd`` neither check nor write nor remove the file from now on."""
         if self._given is not None and self._given.get("pidfile"):
-            self._path = self._given["pidfile"]
+            # A relative path is meant in this folder, not in the one that twistd changes to.
+            self._path = str(Path(self._given["pidfile"]).absolute())
             self._given["pidfile"] = ""
 
     def write(self) -> None:

@@ -159,11 +159,11 @@ class UnitTests(Folder):
         self.assertEqual(ours, [])
 
     def test_exposure_is_low(self) -> None:
-        """Less than 1.7 of 10; the page names the figure of systemd 252."""
+        """Less than 1.5 of 10; the page names the figure of systemd 252."""
         for unit in UNITS:
             printed = self.check("security", "--offline=yes", f"./{unit.name}")
             (exposure,) = re.findall(r"exposure level for \S+: (\d+\.\d+)", printed)
-            self.assertLess(float(exposure), 1.7, unit.name)
+            self.assertLess(float(exposure), 1.5, unit.name)
 
     def test_hardening_is_the_same_in_all(self) -> None:
         """One text in all units."""

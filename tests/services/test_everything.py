@@ -21,7 +21,9 @@ from twsock.protocols import UpgradePolicy, WebSocketEcho
 from twsock.services.datagram import DatagramService
 from twsock.services.everything import Options, everything_service, makeService
 from twsock.services.multicast import MulticastService
-from twsock.services.process import ProcessOptions, ProcessService, StartError
+from twsock.services.process import ProcessService
+from twsock.services.process_options import ProcessOptions
+from twsock.services.start_error import StartError
 from twsock.services.stream import StreamService, default_max_connections
 from twsock.services.websocket import DEFAULT_WEBSOCKET_PORT
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED

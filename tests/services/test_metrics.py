@@ -24,7 +24,7 @@ from tests.tls.peer import SERVER, client_context
 from twsock.services.everything import everything_service
 from twsock.services.listening import ListeningService
 from twsock.services.metrics import MetricsService, listening_services
-from twsock.services.process import ProcessOptions
+from twsock.services.process_options import ProcessOptions
 from twsock.services.quiet_site import MAX_BODY
 from twsock.services.stream import stream_service
 from twsock.services.stream_endpoints import parse_server_endpoint

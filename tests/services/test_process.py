@@ -2,109 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import signal
 import socket
 import struct
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Application, IService
-from twisted.logger import ILogObserver, LogLevel
-from twisted.python.usage import Options, UsageError
+from twisted.logger import ILogObserver
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.datagram.fake_ports import log_lines
 from tests.services.processes import PATIENCE, Daemon, daemon, twistd
-from twsock.services.keeping_reactor import BindingReactor, KeepingReactor, plain_reactor
 from twsock.services.listening_sockets import ListeningSockets, SocketName
-from twsock.services.process import ProcessOptions, ProcessService, StartError, process_owner
+from twsock.services.process import ProcessService
+from twsock.services.process_options import ProcessOptions
+from twsock.services.start_error import StartError
 from twsock.services.stream import Options as StreamOptions
 from twsock.services.stream import makeService
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
 
-def options(*words: str, **given: Any) -> ProcessOptions:
-    """Parse the options of a service together with options of ``twistd``."""
-    parsed = ProcessOptions()
-    parsed.parent = ProcessOptions()
-    parsed.parent.subCommand = "twsock-stream"
-    parsed.parent.update({"nodaemon": True, "debug": False, **given})
-    parsed.parseOptions(list(words))
-    return parsed
-
-
-class OptionsTests(SynchronousTestCase):
-    """Checks before the process becomes a daemon."""
-
-    def test_a_missing_folder_is_named_with_its_option(self) -> None:
-        """For each option of twistd that names a folder or a file."""
-        folder = Path(self.mktemp())
-        for name, value in (
-            ("rundir", folder),
-            ("chroot", folder),
-            ("pidfile", folder / "twistd.pid"),
-            ("logfile", folder / "twistd.log"),
-        ):
-            error = self.assertRaises(StartError, options, **{name: str(value)})
-            self.assertEqual(
-                str(error), f"twsock: --{name}: there is no folder {folder}", f"{name=}, {value=}"
-            )
-
-    def test_another_user_needs_root(self) -> None:
-        """Twisted says so in its log only, while its parent process waits for ever."""
-        self.patch(os, "geteuid", lambda: 65_533)
-        self.patch(os, "getuid", lambda: 65_533)
-        for given in ({"uid": 0}, {"gid": 65_534}):
-            error = self.assertRaises(StartError, options, **given)
-            self.assertIn("--uid and --gid need root", str(error), f"{given=}: {error}")
-        options(uid=65_533, gid=os.getgid())
-
-    def test_a_user_without_an_entry_has_no_group(self) -> None:
-        """Twisted alone fails with a traceback in the log."""
-        error = self.assertRaises(StartError, options, uid=2_000_000_000)
-        self.assertIn("there is no user 2000000000", str(error))
-
-    def test_under_twist_json_is_refused(self) -> None:
-        """``twist`` has an option of that name itself; options of twistd are not looked for."""
-        parsed = ProcessOptions()
-        parsed.parent = Options()
-        parsed.parent.subCommand = "twsock-stream"
-        parsed.parseOptions([])
-        self.assertIsNone(process_owner(parsed))
-        error = self.assertRaises(UsageError, parsed.parseOptions, ["--log-format", "json"])
-        self.assertIn("with twist, use twist --log-format", str(error))
-
-    def test_json_with_another_log_is_refused(self) -> None:
-        """Twisted would use the other log and write no JSON."""
-        for given in ({"logger": "twisted.logger.jsonFileLogObserver"}, {"syslog": True}):
-            error = self.assertRaises(UsageError, options, "--log-format", "json", **given)
-            self.assertIn("--log-format json", str(error), f"{given=}: {error}")
-            options("--log-format", "text", **given)
-        self.assertRaises(UsageError, options, "--log-format", "xml")
-
-
 class KeptSocketTests(TestCase):
     """A process whose sockets move to another one."""
-
-    def test_the_reactor_keeps_the_sockets_if_there_is_a_table(self) -> None:
-        """A parent of workers binds for them, and serves its page itself."""
-        from twisted.internet import reactor
-
-        parsed = options()
-        self.assertIs(parsed.reactor, reactor)
-        parsed.sockets = ListeningSockets()
-        self.assertIsInstance(parsed.reactor, KeepingReactor)
-        self.assertIs(parsed.reactor, parsed.page_reactor)
-        parsed.worker_sockets = [ListeningSockets()]
-        self.assertIsInstance(parsed.reactor, BindingReactor)
-        self.assertNotIsInstance(parsed.page_reactor, BindingReactor)
-        self.assertIs(plain_reactor(parsed.reactor), reactor)
 
     def make(self, *words: str) -> tuple[ListeningSockets, Any]:
         """Make a process with a table."""
@@ -153,29 +76,6 @@ class ProcessServiceTests(SynchronousTestCase):
         application = Application("mine")
         ProcessService(ProcessOptions()).setServiceParent(IService(application))
         self.assertIsNone(application.getComponent(ILogObserver, None))
-
-    def test_a_log_file_that_cannot_be_written_is_named_in_one_line(self) -> None:
-        """The start fails."""
-        path = self.mktemp()
-        Path(path).mkdir()
-        service = ProcessService(options("--log-format", "json", logfile=path))
-        error = self.assertRaises(StartError, service.setServiceParent, Application("mine"))
-        self.assertIn(path, str(error))
-
-    def test_the_level_drops_lower_events(self) -> None:
-        """In both formats."""
-        for form in ("text", "json"):
-            output = io.StringIO()
-            self.patch(sys, "stdout", output)
-            application: Any = Application("mine")
-            words = ("--log-level", "warn", "--log-format", form)
-            ProcessService(options(*words, logfile="-")).setServiceParent(application)
-            observer = application.getComponent(ILogObserver)
-            for level in (LogLevel.info, LogLevel.warn, LogLevel.error):
-                observer({"log_level": level, "log_format": f"at {level.name}", "log_time": 0})
-            lines = output.getvalue().splitlines()
-            self.assertEqual(len(lines), 2, f"{form}: {lines}")
-            self.assertIn("at warn", lines[0])
 
 
 class DaemonTests(SynchronousTestCase):
@@ -304,22 +204,6 @@ class DaemonTests(SynchronousTestCase):
                 for name in left:
                     self.assertIn(line, (server.folder / name).read_text())
 
-    def test_a_daemon_logs_json(self) -> None:
-        """To the file of ``twistd --logfile``; every line is a JSON object."""
-        words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
-        with daemon(*words, "-e", "unix:echo.sock") as left:
-            self.assertEqual(left.status, 0, left.output)
-            left.exchange("echo.sock")
-            left.end(signal.SIGTERM)
-            lines = (left.folder / "json.log").read_text().splitlines()
-            events = [json.loads(line) for line in lines]
-            messages = [event["message"] for event in events]
-            self.assertIn("listening on unix:echo.sock (unix:echo.sock)", messages)
-            self.assertIn("Server Shut Down.", messages)
-            (listening,) = [event for event in events if "description" in event["fields"]]
-            self.assertEqual(listening["fields"]["address"], "unix:echo.sock")
-            self.assertEqual(listening["level"], "info")
-
     def test_a_failed_start_is_a_line_of_json_in_the_log(self) -> None:
         """The terminal has the plain line."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -329,24 +213,6 @@ class DaemonTests(SynchronousTestCase):
                 self.assertIn(last["message"], left.output.splitlines())
                 self.assertEqual(last["level"], "critical")
                 self.assertIn("cannot listen on", last["message"])
-
-    def test_the_json_log_rotates_on_sigusr1(self) -> None:
-        """As the text log does."""
-        words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
-        with daemon(*words, "-e", "unix:echo.sock") as left:
-            left.exchange("echo.sock")
-            left.end(signal.SIGUSR1, signal.SIGTERM)
-            rotated = json.loads((left.folder / "json.log.1").read_text().splitlines()[0])
-            self.assertIn("starting up", rotated["message"])
-
-    def test_in_the_foreground_json_is_on_standard_output(self) -> None:
-        """``twistd`` writes its log there if no file is given."""
-        with twistd("twsock-stream", "-e", LOCAL, "--log-format", "json") as server:
-            server.wait_for("listening on")
-            server.terminate()
-            server.wait()
-            for line in server.log.splitlines():
-                self.assertIn("message", json.loads(line), f"{line=}")
 
 
 class CheckTests(SynchronousTestCase):

@@ -26,13 +26,13 @@ from twsock.datagram.runs import DatagramCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import DatagramEcho, RateLimit
-from twsock.services.keeping_reactor import plain_reactor
-from twsock.services.listening import (
+from twsock.services.datagram_listening import (
     DatagramListeningService,
     DatagramServiceOptions,
-    default_endpoints,
     parse_datagram_endpoint,
 )
+from twsock.services.keeping_reactor import plain_reactor
+from twsock.services.listening import default_endpoints
 from twsock.services.options import count_option
 from twsock.services.process import in_process
 from twsock.services.stream import DEFAULT_PORT

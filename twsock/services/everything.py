@@ -21,7 +21,8 @@ from twsock.services.datagram import datagram_service
 from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import default_endpoints
 from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
-from twsock.services.process import ProcessOptions, in_process
+from twsock.services.process import in_process
+from twsock.services.process_options import ProcessOptions
 from twsock.services.security import (
     Security,
     certificate_directory,

@@ -22,12 +22,12 @@ from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import MulticastEcho, ReplyTo
-from twsock.services.keeping_reactor import plain_reactor
-from twsock.services.listening import (
+from twsock.services.datagram_listening import (
     DatagramListeningService,
     DatagramServiceOptions,
     parse_datagram_endpoint,
 )
+from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.options import choice_option
 from twsock.services.process import in_process
 

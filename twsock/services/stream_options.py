@@ -16,13 +16,15 @@ from twisted.python import usage
 from twsock.ip.address_errors import EndpointError
 from twsock.services.listening import describe_mistake
 from twsock.services.options import count_option, mode_option, seconds_option
-from twsock.services.process import ProcessOptions, in_process, process_owner
+from twsock.services.process import in_process
+from twsock.services.process_options import ProcessOptions
 from twsock.services.security import SecurityOptions
 from twsock.services.stream_endpoints import (
     StreamEndpointSettings,
     inner_endpoint,
     parse_server_endpoint,
 )
+from twsock.services.twistd_options import process_owner
 from twsock.stream.listening.proxy_endpoint import LOOPBACK, parse_networks
 from twsock.stream.listening.unix_socket import DEFAULT_SOCKET_MODE
 

@@ -1,7 +1,9 @@
 """
-Checks of options of ``twistd`` whose errors it does not report in one line.
+The options of ``twistd`` around those of a plugin: command line → **options of twistd** → process.
 
-Used by `twsock.services.process`, before anything starts. Holds nothing.
+Checks the options whose errors ``twistd`` does not report in one line, before anything starts.
+Returns what the services of a process depend on: the later user, and where errors appear. Nothing
+is held.
 """
 
 from __future__ import annotations
@@ -11,7 +13,53 @@ import pwd
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_twistd"]
+from twisted.python.usage import Options
+
+__all__ = ["check_twistd", "hides_errors", "is_daemon", "options_of_twistd", "process_owner"]
+
+
+def options_of_twistd(options: Options) -> Any:
+    """Return the options of ``twistd``; None if an application or ``twist`` runs the service."""
+    given: Any = options.parent
+    return given if given is not None and "nodaemon" in given else None
+
+
+def hides_errors(given: Any) -> bool:
+    """
+    Return whether ``twistd`` replaces standard error by a log that is not on the terminal.
+
+    :param given: the options of ``twistd``.
+    """
+    if is_daemon(given) or given.get("logger") or given.get("syslog"):
+        return True
+    return given.get("logfile") not in (None, "", "-")
+
+
+def is_daemon(given: Any) -> bool:
+    """
+    Return whether the process becomes a daemon.
+
+    :param given: the options of ``twistd``.
+    """
+    return not given.get("nodaemon") and not given.get("debug")
+
+
+def process_owner(options: Options) -> tuple[int, int] | None:
+    """
+    Return the user and group that ``twistd`` switches to once the services listen.
+
+    :returns: numeric user and group, -1 for one that does not change; None if neither changes.
+    """
+    given = options_of_twistd(options)
+    uid = None if given is None else given.get("uid")
+    gid = None if given is None else given.get("gid")
+    if uid is None and gid is None:
+        return None
+    if gid is None and uid is not None:
+        # twistd chooses the same group.
+        gid = pwd.getpwuid(uid).pw_gid
+    # chown(2) does not change an id that is -1.
+    return -1 if uid is None else uid, -1 if gid is None else gid
 
 
 def check_twistd(given: Any) -> None:

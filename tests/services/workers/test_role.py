@@ -13,7 +13,7 @@ from twsock.services.datagram import Options as DatagramOptions
 from twsock.services.everything import Options as EverythingOptions
 from twsock.services.listening_sockets import ListeningSockets, SocketName
 from twsock.services.multicast import Options as MulticastOptions
-from twsock.services.process import StartError
+from twsock.services.start_error import StartError
 from twsock.services.stream import Options as StreamOptions
 from twsock.services.websocket import Options as WebSocketOptions
 from twsock.services.workers.role import MAX_WORKERS, WorkersRole

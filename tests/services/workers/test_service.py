@@ -26,8 +26,8 @@ from tests.services.processes import PATIENCE, Twistd, daemon, echo, twistd
 from tests.services.test_metrics import fetch
 from twsock.services.listening import ListeningService
 from twsock.services.listening_sockets import ListeningSockets
-from twsock.services.process import StartError
 from twsock.services.signals import process_signals
+from twsock.services.start_error import StartError
 from twsock.services.workers.service import WorkersService
 from twsock.services.workers.start import WorkerProgram
 

@@ -20,10 +20,10 @@ from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import ListeningService
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.notify import process_notifier
-from twsock.services.process import StartError
 from twsock.services.restart.control import RestartControl
 from twsock.services.restart.new_process import TakeError
 from twsock.services.restart.served import Served
+from twsock.services.start_error import StartError
 
 __all__ = ["PidFile", "RestartingProcess", "check_control"]
 

@@ -18,6 +18,7 @@ from twisted.python.usage import UsageError
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.options import count_option
 from twsock.services.signals import process_signals
+from twsock.services.start_error import StartError
 from twsock.services.workers.start import WorkerProgram, WorkerStart, take_worker_start
 
 __all__ = ["MAX_WORKERS", "WorkersRole"]
@@ -105,8 +106,6 @@ class WorkersRole:
 
         :raises StartError: when it does not.
         """
-        from twsock.services.process import StartError
-
         if self._start is None or sockets is None:
             return
         unused = sockets.close_unclaimed()

@@ -16,10 +16,11 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from typing_extensions import override
 
 from twsock.log import TextLogger
-from twsock.services.listening import DatagramListeningService, ListeningService
+from twsock.services.datagram_listening import DatagramListeningService
+from twsock.services.listening import ListeningService
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.measurements import Measurement
-from twsock.services.process import StartError
+from twsock.services.start_error import StartError
 from twsock.services.workers.parent import STOP_MARGIN, Workers
 from twsock.services.workers.process import WorkerProcess
 from twsock.services.workers.start import WorkerProgram

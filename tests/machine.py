@@ -3,7 +3,12 @@ A small machine with systemd, in a container of systemd-nspawn: a script runs on
 
 Its root is a new folder with the read-only ``/usr`` of this machine; it sees no other folder, since
 systemd empties ``/tmp`` when it boots. It has a network of its own with the loopback interface
-alone, and the twsock of this checkout in ``/opt/twsock``.
+alone, no devices, and the twsock of this checkout in ``/opt/twsock``. It ends with the process of
+the tests, however that ends.
+
+Its root user is the root of this machine for the kernel: systemd cannot load the filters of
+``IPAddressDeny=`` in a user namespace. So a machine is started only where
+``TWSOCK_TESTS=machines`` asks for it.
 """
 
 from __future__ import annotations
@@ -17,22 +22,29 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from tests import MACHINES
 
 __all__ = ["run_on_a_machine", "why_no_machine"]
 
 #: The checkout.
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: Seconds for a script; many times the time of the slowest.
-_PATIENCE: Final = 240
+_PATIENCE: Final = 600
+#: Seconds until all processes of a machine that was killed have ended.
+_END: Final = 60
 
-# nspawn needs a /run that is a file system of its own; nobody else sees this one. It makes two
-# groups below that of its process, which the machines of other tests must not share.
+# These mounts are seen by nspawn alone. It needs a /run that is a file system of its own. It makes
+# groups in each hierarchy of control groups that it finds, so it finds only that of version 2,
+# where its process is in a group that no other machine shares.
 _NSPAWN: Final = """
 mount -t tmpfs tmpfs /run
-echo $$ > "$1/cgroup.procs"
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo $$ > "/sys/fs/cgroup/$1/cgroup.procs"
 shift
 exec systemd-nspawn "$@"
 """
@@ -68,14 +80,16 @@ run()'""",
 @functools.cache
 def why_no_machine() -> str | None:
     """Return why no machine can be started here; None if one can."""
+    if not MACHINES:
+        return "machines with systemd are started with TWSOCK_TESTS=machines"
     if os.geteuid() != 0:
         return "a machine with systemd needs root"
-    for program in ("systemd-nspawn", "unshare", "mount", "bash"):
+    for program in ("systemd-nspawn", "setpriv", "unshare", "mount", "bash"):
         if shutil.which(program) is None:
             return f"not installed: {program}"
     try:
         run_on_a_machine("true")
-    except (AssertionError, OSError) as error:
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
         return f"systemd-nspawn does not work here: {str(error)[-200:]}"
     return None
 
@@ -97,12 +111,17 @@ def run_on_a_machine(script: str) -> str:
             *("--private-network", "--register=no", "--keep-unit", "--link-journal=no"),
             # For the filters of IPAddressDeny=, which are programs in BPF.
             *("--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf"),
+            # Without it nobody on the machine can open a disk of this one.
+            "--drop-capability=CAP_MKNOD",
             *("--console=pipe", f"--rlimit=NOFILE=1024:{_most_files()}"),
         ]
         done = subprocess.run(
             [
-                *("unshare", "--mount", "--propagation", "private"),
-                *("sh", "-euc", _NSPAWN, "sh", str(group), *options),
+                # The end of this process kills unshare, that kills nspawn, the first process of a
+                # namespace, and that ends all others in it. systemd outlives its nspawn otherwise.
+                *("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"),
+                *("--mount-proc", "--propagation", "private"),
+                *("sh", "-euc", _NSPAWN, "sh", group.name, *options),
                 *("--boot", "--", "systemd.unit=script.service"),
             ],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
@@ -122,7 +141,11 @@ def run_on_a_machine(script: str) -> str:
 
 @contextlib.contextmanager
 def _control_group() -> Iterator[Path]:
-    """Make a control group (version 2) for a machine, and remove it with all groups in it."""
+    """
+    Make a control group (version 2) for a machine.
+
+    At the end all processes in it are killed, and it is removed with all groups in it.
+    """
     mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
     places = [Path(words[1]) for words in mounts if words[2] == "cgroup2"]
     if not places:
@@ -131,9 +154,20 @@ def _control_group() -> Iterator[Path]:
     try:
         yield group
     finally:
-        # The machine and its processes have ended. rmdir(2) removes a group with its files.
+        _wait_until_empty(group)
+        # rmdir(2) removes a group with its files.
         for path, _, _ in os.walk(group, topdown=False):
             Path(path).rmdir()
+
+
+def _wait_until_empty(group: Path) -> None:
+    """Kill what is left in a control group, as after a timeout, and wait for its end."""
+    deadline = time.monotonic() + _END
+    while "populated 1" in (group / "cgroup.events").read_text("utf-8"):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"processes remain in {group}")
+        (group / "cgroup.kill").write_text("1", "utf-8")
+        time.sleep(0.01)
 
 
 def _most_files() -> int:

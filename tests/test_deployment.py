@@ -1,7 +1,7 @@
 """
 The files of ``deploy/``, and the commands of docs/deployment.rst.
 
-What needs more than a check of a file runs in the thorough profile, on a machine of its own
+What needs more than a check of a file runs with ``TWSOCK_TESTS=machines``, on a machine of its own
 (`tests.machine`), with systemd and HAProxy. The machine has no Internet, so the commands that
 install packages are left out.
 """
@@ -20,7 +20,6 @@ from typing import Final
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks.rolling import free_port, settings_of
-from tests import THOROUGH
 from tests.machine import run_on_a_machine, why_no_machine
 from tests.outside_programs import Folder, needs
 from tests.services.processes import echo, twistd
@@ -39,7 +38,7 @@ _BLOCK: Final = r"^\.\. commands: {}\n\n::\n\n((?:    .*\n|\n)+)"
 _BEGIN: Final = """
 trap 'journalctl --lines 100 --no-pager | cat' ERR
 attempt() {
-    for _ in {1..100}; do
+    for _ in {1..600}; do
         if "$@"; then return; fi
         sleep 0.1
     done
@@ -338,9 +337,6 @@ class ContainerfileTests(SynchronousTestCase):
 
 class MachineTests(SynchronousTestCase):
     """The commands of the page on a machine that was just installed."""
-
-    if not THOROUGH:
-        skip = "machines are started with TWSOCK_TESTS=thorough"
 
     def run_script(self, *parts: str) -> str:
         if (reason := why_no_machine()) is not None:

@@ -9,11 +9,9 @@ checks what arrives. Linux only.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
@@ -22,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError
+from twsock.handover.descriptors import ReceivedPacket, channel_peer, receive_with_descriptors
 from twsock.handover.detached import Detached, DetachedConnection
 from twsock.handover.exchange import (
     GiverState,
@@ -49,9 +48,6 @@ __all__ = ["DEFAULT_HANDOVER_TIMEOUT", "HandoverError", "give", "take"]
 
 #: Default of ``timeout``, in seconds.
 DEFAULT_HANDOVER_TIMEOUT: Final = 5.0
-
-#: ``struct ucred``: process, user, group.
-_UCRED: Final = struct.Struct("=iII")
 
 D = TypeVar("D", bound=Detached)
 T = TypeVar("T")
@@ -213,8 +209,7 @@ class _Channel:
 
         :raises RemoteProtocolError: when it is of another one.
         """
-        raw = self._channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        process, user, _ = _UCRED.unpack(raw)
+        process, user = channel_peer(self._channel)
         if user != os.geteuid():
             raise RemoteProtocolError(
                 f"process {process} is of user {user}, this process of user {os.geteuid()}"
@@ -246,34 +241,23 @@ class _Channel:
         """Handle the packets that have arrived, and the end of the channel."""
         while self._done is not None:
             try:
-                data, messages, flags, _ = self._channel.recvmsg(
-                    MAX_PACKET + 1,
-                    socket.CMSG_SPACE(MOST_DESCRIPTORS * 4),
-                    socket.MSG_CMSG_CLOEXEC,
-                )
+                packet = receive_with_descriptors(self._channel, MAX_PACKET, MOST_DESCRIPTORS)
             except BlockingIOError:
                 return
             except OSError as error:
                 # An acknowledgement may follow a reset, so the next turn of the loop reads on.
                 self.follow(HandoverEvent.RESET, error.strerror or "reset")
                 continue
-            descriptors = _descriptors_of(messages)
-            try:
-                self._handle(data, flags, descriptors)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
+            with packet:
+                self._handle(packet)
 
-    def _handle(self, data: bytes, flags: int, descriptors: list[int]) -> None:
-        if not data:
+    def _handle(self, packet: ReceivedPacket) -> None:
+        if not packet.data:
             self.follow(HandoverEvent.END, "the other process ended the channel")
             return
         try:
-            if flags & socket.MSG_CTRUNC:
-                raise RemoteProtocolError("descriptors were lost: none is free in this process")
-            if flags & socket.MSG_TRUNC:
-                raise RemoteProtocolError(f"a packet has more than {MAX_PACKET} bytes")
-            self.received(decode_packet(data), descriptors)
+            packet.check_whole()
+            self.received(decode_packet(packet.data), packet.descriptors)
         except RemoteProtocolError as error:
             self._log.warn("hand-over refused: {error}", error=error)
             self.follow(HandoverEvent.FOREIGN, str(error))
@@ -423,11 +407,3 @@ class _Taking(_Channel):
         error.__cause__, self._declined = self._declined, None
         self._accept = None
         self.end(error)
-
-
-def _descriptors_of(messages: list[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in messages:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return found.tolist()

@@ -8,10 +8,7 @@ holds the packets that the kernel has not taken, with their sockets.
 
 from __future__ import annotations
 
-import array
-import os
 import socket
-import struct
 import typing
 from collections import deque
 from typing import Any, Final
@@ -20,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from twsock.errors import RemoteProtocolError
+from twsock.handover.descriptors import ReceivedPacket, channel_peer, receive_with_descriptors
 from twsock.restart.records import (
     MAX_RESTART_PACKET,
     ConnectionOffer,
@@ -29,31 +27,16 @@ from twsock.restart.records import (
     encode_restart,
 )
 
-__all__ = ["PacketChannel", "PacketReceiver", "channel_peer", "receive_packet"]
+__all__ = ["PacketChannel", "PacketReceiver", "receive_packet"]
 
 #: How many descriptors are received. The kernel closes further ones; such a packet is refused.
 _MOST_DESCRIPTORS: Final = 8
-
-#: ``struct ucred``: process, user, group.
-_UCRED: Final = struct.Struct("=iII")
 
 #: Packets with a socket beside them.
 _WITH_SOCKET: Final = (ConnectionOffer, SharedSocket)
 
 #: Seconds that a closed channel waits for the other process to read what was sent before.
 _LINGER: Final = 5.0
-
-
-def channel_peer(channel: socket.socket) -> tuple[int, int]:
-    """
-    Return the process and the user at the other end.
-
-    At the end that connected, they are those of the process that called listen(2), which may be an
-    earlier owner of the listening socket.
-    """
-    raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    process, user, _ = _UCRED.unpack(raw)
-    return process, user
 
 
 def receive_packet(channel: socket.socket) -> tuple[RestartPacket, socket.socket | None] | None:
@@ -66,43 +49,30 @@ def receive_packet(channel: socket.socket) -> tuple[RestartPacket, socket.socket
         a descriptor was lost. All descriptors are closed then.
     :raises OSError: of the socket, such as BlockingIOError or TimeoutError.
     """
-    data, messages, flags, _ = _receive(channel)
-    descriptors = _descriptors_of(messages)
-    try:
-        return _parse(data, flags, descriptors)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+    with _receive(channel) as packet:
+        return _parse(packet)
 
 
-def _receive(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+def _receive(channel: socket.socket) -> ReceivedPacket:
     while True:
         try:
-            return channel.recvmsg(
-                MAX_RESTART_PACKET + 1,
-                socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4),
-                socket.MSG_CMSG_CLOEXEC,
-            )
+            return receive_with_descriptors(channel, MAX_RESTART_PACKET, _MOST_DESCRIPTORS)
         except ConnectionResetError:
             # Reported once, and packets may lie behind it.
             continue
 
 
-def _parse(
-    data: bytes, flags: int, descriptors: list[int]
-) -> tuple[RestartPacket, socket.socket | None] | None:
-    if not data:
+def _parse(received: ReceivedPacket) -> tuple[RestartPacket, socket.socket | None] | None:
+    if not received.data:
         return None
-    if flags & socket.MSG_CTRUNC:
-        raise RemoteProtocolError("a descriptor was lost: none is free in this process")
-    if flags & socket.MSG_TRUNC:
-        raise RemoteProtocolError(f"a packet has more than {MAX_RESTART_PACKET} bytes")
-    packet = decode_restart(data)
-    wanted = int(isinstance(packet, _WITH_SOCKET))
-    if len(descriptors) != wanted:
-        name = type(packet).__name__
-        raise RemoteProtocolError(f"{len(descriptors)} descriptors beside {name}, not {wanted}")
-    return packet, _socket_of(descriptors) if wanted else None
+    received.check_whole()
+    packet = decode_restart(received.data)
+    wanted, count = int(isinstance(packet, _WITH_SOCKET)), len(received.descriptors)
+    if count != wanted:
+        raise RemoteProtocolError(
+            f"{count} descriptors beside {type(packet).__name__}, not {wanted}"
+        )
+    return packet, _socket_of(received.descriptors) if wanted else None
 
 
 def _socket_of(descriptors: list[int]) -> socket.socket:
@@ -112,14 +82,6 @@ def _socket_of(descriptors: list[int]) -> socket.socket:
         raise RemoteProtocolError("a descriptor is no socket") from error
     del descriptors[0]
     return found
-
-
-def _descriptors_of(messages: list[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in messages:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return found.tolist()
 
 
 class PacketReceiver(typing.Protocol):
@@ -144,7 +106,7 @@ class PacketChannel:
     :param channel: connected; the object closes it.
     :param receiver: may be replaced at any time.
 
-    :ivar process: the number of the process at the other end; see `channel_peer`, also for `user`.
+    :ivar process: the process id at the other end; see `channel_peer`, also for `user`.
     """
 
     def __init__(self, reactor: Any, channel: socket.socket, receiver: PacketReceiver) -> None:

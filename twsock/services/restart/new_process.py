@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twsock.errors import RemoteProtocolError
+from twsock.handover.descriptors import channel_peer
 from twsock.log import TextLogger
 from twsock.restart.new_side import Action, Event, State, follow
 from twsock.restart.records import (
@@ -37,7 +38,7 @@ from twsock.restart.records import (
     encode_restart,
 )
 from twsock.services.listening_sockets import ListeningSockets, SocketName
-from twsock.services.restart.channel import PacketChannel, channel_peer, receive_packet
+from twsock.services.restart.channel import PacketChannel, receive_packet
 from twsock.services.restart.served import Served
 from twsock.stream.moving import take_connection
 

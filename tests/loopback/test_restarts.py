@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -61,6 +62,13 @@ try:
 except ConnectionError:
     print(b"")
 """
+
+
+def end(process: int) -> None:
+    """Kill a process, if it runs, and close its descriptor."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    os.close(process)
 
 
 def udp_port(process: Twistd) -> int:
@@ -433,7 +441,7 @@ class ConfigurationTests(SynchronousTestCase):
             first.exchange("echo")
             number = first.pid_file.read_text()
             ended = os.pidfd_open(int(number))
-            self.addCleanup(os.close, ended)
+            self.addCleanup(end, ended)
             second = Daemon(arguments, str(first.folder), {})
             self.assertEqual(second.status, 0, second.output)
             self.assertTrue(select.select([ended], [], [], PATIENCE)[0], first.log)

@@ -300,8 +300,11 @@ class StreamTests(KeepingReactorTestCase):
             peer.sendall(b"\0\0\0\1x")
             await port.stopListening()
             self.assertEqual(self.names(), [])
-            await factory.drain(10)
+            draining = factory.drain(10)
+            await _turns()
             self.assertEqual(peer.recv(10), b"\0\0\0\1x")
+            peer.close()
+            self.assertEqual(await draining, 0)
 
 
 class DatagramTests(KeepingReactorTestCase):

@@ -87,7 +87,8 @@ def workers(*arguments: str, count: int = 2, service: str = "twsock-stream") -> 
         finally:
             process.end()
             for end in ends:
-                select.select([end], [], [], PATIENCE)
+                if not select.select([end], [], [], PATIENCE)[0]:
+                    signal.pidfd_send_signal(end, signal.SIGKILL)
                 os.close(end)
 
 

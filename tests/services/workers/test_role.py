@@ -26,7 +26,7 @@ class TwistdOptions(dict[str, Any]):
     subCommand = "twsock-stream"  # noqa: N815
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(nodaemon=True, pidfile="", **given)
+        super().__init__(nodaemon=True, pidfile="", rundir=".", **given)
 
 
 def parsed(options: Any, *arguments: str, **twistd: Any) -> Any:

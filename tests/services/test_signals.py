@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_ports import log_lines
 from tests.services.processes import PATIENCE, twistd
-from twsock.services.signals import process_signals
+from twsock.services.signals import hold_signals, process_signals
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -159,6 +159,22 @@ class StopTests(SynchronousTestCase):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.raise_signal(number)
             os._exit(len(reactor.stopped))
+
+        self.assertEqual(self.run_forked(work), 0)
+
+    def test_a_worker_drops_signals_from_before_its_reactor_ran(self) -> None:
+        """Its parent has blocked them; afterwards, they are not blocked for its own children."""
+
+        def work() -> None:
+            told: list[str] = []
+            with hold_signals():
+                process_signals.follow_parent()
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    signal.raise_signal(number)
+                reactor = self.running_reactor(told)
+                blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            # A signal that was blocked is handled now: SIGHUP.
+            os._exit(0 if (reactor.stopped, told, blocked) == ([], ["parent"], set()) else 4)
 
         self.assertEqual(self.run_forked(work), 0)
 

@@ -11,18 +11,37 @@ thread, since Python allows no signal handlers there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import typing
+from collections.abc import Iterator
 from typing import Any, Final
 
 from twsock.log import TextLogger
 from twsock.services.notify import notify_ready, notify_reloading
 
-__all__ = ["SignalReceiver", "process_signals"]
+__all__ = ["SignalReceiver", "hold_signals", "process_signals"]
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+
+_HELD: Final = (*_STOPPING, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def hold_signals() -> Iterator[None]:
+    """
+    Block the signals that this module handles, for processes that are started meanwhile.
+
+    A started process inherits the blocked signals. It unblocks them once it has handlers. Before,
+    SIGINT would end it with a traceback of the module that Python loads at that moment.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 class SignalReceiver(typing.Protocol):
@@ -56,7 +75,8 @@ class _ProcessSignals:
         Ignore SIGTERM and SIGINT from now on: the process is a worker, which its parent stops.
 
         A terminal sends SIGINT to both, and systemd SIGTERM. If each of them stopped a worker, and
-        its parent as well, the second one would end its connections at once.
+        its parent as well, the second one would end its connections at once. `hold_signals` of the
+        parent covers the time before, until the reactor runs.
         """
         self._has_parent = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -102,6 +122,8 @@ class _ProcessSignals:
             if getattr(handler, "__self__", None) is self._reactor:
                 self._previous[number] = handler
                 signal.signal(number, self._stop)
+        if self._has_parent:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         if self._watched is not self._reactor:
             self._watched = self._reactor
             self._reactor.addSystemEventTrigger("before", "shutdown", self._begin_shutdown)

@@ -105,6 +105,14 @@ class ProcessTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.worker.kill()
 
+    def test_a_worker_that_is_stopped_at_its_start_ends_quietly(self) -> None:
+        """A traceback of a start that nobody waits for is not logged."""
+        self.process.print_error("Traceback\nKeyboardInterrupt\n")
+        self.worker.stop(15)
+        self.process.end(status=1)
+        self.assertEqual(self.lines, [])
+        self.assertEqual(self.owner.reports, ["cannot start: KeyboardInterrupt"])
+
     def test_the_end_is_described(self) -> None:
         """By its status or signal."""
         for killed_by, how in (

@@ -257,6 +257,20 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(parent.process.log.count("SIGINT again: ending at once"), 1)
             self.assert_all_end(parent)
 
+    @_thorough
+    def test_control_c_at_the_start_is_no_error(self) -> None:
+        """The workers are still loading Python then."""
+        with twistd("twsock-stream", "--workers", "2", *_TCP) as process:
+            process.wait_for("starting 2 workers")
+            parent = process.process.pid
+            children = Path(f"/proc/{parent}/task/{parent}/children")
+            while len(children.read_text().split()) < 2:
+                time.sleep(0.01)
+            for pid in [*map(int, children.read_text().split()), parent]:
+                os.kill(pid, signal.SIGINT)
+            self.assertEqual(process.wait(), -signal.SIGINT)
+        self.assertNotRegex(process.log, "Traceback|KeyboardInterrupt|cannot|#error|#warn")
+
     def test_workers_of_a_killed_parent_drain_and_end(self) -> None:
         """Connections that were accepted, or wait, are served to their end."""
         with workers(*_TCP) as parent, contextlib.ExitStack() as stack:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.services.listening_sockets import SocketName
 from twsock.services.workers.process import FIRST_SOCKET, WorkerProcess
-from twsock.services.workers.start import WorkerProgram, WorkerStart, take_worker_start
+from twsock.services.workers.start import (
+    WorkerProgram,
+    WorkerStart,
+    describe_error,
+    take_worker_start,
+)
 
 _NAMES = (SocketName("tcp", "127.0.0.1", 1337), SocketName("unix", "/run/echo.sock"))
 
@@ -32,6 +40,7 @@ class Spawner:
     def spawnProcess(self, _protocol: Any, *arguments: Any, **details: Any) -> None:  # noqa: N802
         self.arguments = arguments
         self.details = details
+        self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 class StartTests(SynchronousTestCase):
@@ -105,6 +114,23 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual([descriptors[each] for each in (1, 2, 3, 4, 5, 6)], [*"rrwr", 100, 101])
         start = WorkerStart(2, _NAMES)
         self.assertEqual(spawner.details["env"]["TWSOCK_WORKER"], str(start))
+
+    def test_a_worker_begins_with_blocked_signals(self) -> None:
+        """SIGINT of a terminal would end it in the middle of an import; the parent goes on."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        spawner, worker = Spawner(), WorkerProcess(Clock(), None, 2)  # type: ignore[arg-type]
+        WorkerProgram(("-c", "pass"), "/").start(spawner, worker, [])
+        self.assertEqual(
+            spawner.blocked - before, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} - before
+        )
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, []), before)
+
+    def test_a_program_that_cannot_run_is_named(self) -> None:
+        """The user of ``--uid`` has to be able to run it."""
+        text = describe_error(PermissionError(errno.EACCES, "Permission denied"))
+        self.assertIn(f"{sys.executable}: Permission denied (user {os.geteuid()} has to", text)
+        text = describe_error(OSError(errno.EAGAIN, "Resource temporarily unavailable"))
+        self.assertEqual(text, f"{sys.executable}: Resource temporarily unavailable")
 
 
 class Descriptor:

@@ -19,6 +19,7 @@ from twsock.services.measurements import Measurement
 from twsock.services.workers.messages import WorkerMeasured
 from twsock.services.workers.process import WorkerProcess
 from twsock.services.workers.slot import Action, Event, Rollout, Slot, State
+from twsock.services.workers.start import describe_error
 from twsock.services.workers.totals import WorkerTotals
 from twsock.waiters import Waiters
 
@@ -99,6 +100,7 @@ class Workers:
 
     def start(self) -> None:
         """Start a worker in each slot."""
+        self._log.info("starting {count} workers", count=len(self._places))
         for place in self._places:
             self._handle(place, Event.START)
 
@@ -205,7 +207,7 @@ class Workers:
             self._start_process(worker)
         except OSError as error:
             worker.abandon()
-            place.last_end, place.lifetime = f"cannot be started: {error.strerror}", 0.0
+            place.last_end, place.lifetime = f"cannot be started: {describe_error(error)}", 0.0
             self._handle(place, Event.SUCCESSOR_DIED if is_successor else Event.DIED)
             return
         if is_successor:

@@ -113,6 +113,7 @@ class WorkerProcess(ProcessProtocol):
         self.ended_in_order = False
         self.pid = 0
         self._has_ended = False
+        self._is_stopped = False
         self._reason = ""
         self._decoder = LineDecoder(MAX_MESSAGE)
         self._logs = LogLines()
@@ -220,7 +221,8 @@ class WorkerProcess(ProcessProtocol):
         if self._held and not self._reason:
             # The last line of a traceback, or the one line for the user.
             self._reason = f"cannot start: {self._held.pop()}"
-        self._release_held()
+        if not self._is_stopped:
+            self._release_held()
         number = getattr(error, "signal", None)
         status = getattr(error, "exitCode", None)
         if self._reason:
@@ -230,6 +232,7 @@ class WorkerProcess(ProcessProtocol):
         return f"ended with status {status}"
 
     def _expect_end(self, timeout: float) -> None:
+        self._is_stopped = True
         self._cancel_deadline()
         text = f"did not end within {timeout:g} s"
         self._deadline = None if self._has_ended else self._later(timeout, text)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twsock.services.listening_sockets import SocketName
+from twsock.services.signals import hold_signals
 from twsock.services.workers.process import (
     COMMAND_PIPE,
     ERROR_PIPE,
@@ -33,7 +34,7 @@ from twsock.services.workers.process import (
     WorkerProcess,
 )
 
-__all__ = ["WorkerProgram", "WorkerStart", "take_worker_start"]
+__all__ = ["WorkerProgram", "WorkerStart", "describe_error", "take_worker_start"]
 
 _VARIABLE: Final = "TWSOCK_WORKER"
 
@@ -104,6 +105,14 @@ def take_worker_start(environment: MutableMapping[str, str]) -> WorkerStart | No
     return None if text is None else WorkerStart.parse(text)
 
 
+def describe_error(error: OSError) -> str:
+    """Return why the system cannot start the process of a worker, and what the user has to do."""
+    text = f"{sys.executable}: {error.strerror}"
+    if isinstance(error, PermissionError):
+        text += f" (user {os.geteuid()} has to be able to run it, and to read its packages)"
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerProgram:
     """
@@ -159,14 +168,15 @@ class WorkerProgram:
             (number, each.fileno()) for number, (_, each) in enumerate(sockets, FIRST_SOCKET)
         )
         try:
-            reactor.spawnProcess(
-                worker,
-                sys.executable,
-                [sys.executable, *self.arguments],
-                env={**os.environ, _VARIABLE: str(start)},
-                path=self.folder,
-                childFDs=descriptors,
-            )
+            with hold_signals():
+                reactor.spawnProcess(
+                    worker,
+                    sys.executable,
+                    [sys.executable, *self.arguments],
+                    env={**os.environ, _VARIABLE: str(start)},
+                    path=self.folder,
+                    childFDs=descriptors,
+                )
         finally:
             with suppress(OSError):
                 os.close(empty)

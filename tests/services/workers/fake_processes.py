@@ -59,6 +59,11 @@ class FakeProcess:
             raise ProcessExitedAlready
         self.is_killed = True
 
+    def closeChildFD(self, descriptor: int) -> None:  # noqa: N802
+        self._open.remove(descriptor)
+        if not self._open:
+            self.worker.processEnded(self._reason)
+
     # What the process does.
 
     def log(self, text: str) -> None:
@@ -92,11 +97,19 @@ class FakeProcess:
 
     def end(self, status: int = 0, killed_by: int | None = None) -> None:
         """End by itself, with a status or by a signal."""
-        self.is_closed = self.has_ended = True
+        self.is_closed = True
+        self.exit(status, killed_by)
+        self.worker.processEnded(self._reason)
+
+    def exit(self, status: int = 0, killed_by: int | None = None) -> None:
+        """End while another program keeps the pipes open; the kernel closes none of them."""
+        self.has_ended = True
         error: Any = ProcessDone(0)
         if status or killed_by is not None:
             error = ProcessTerminated(None if killed_by else status, killed_by)
-        self.worker.processEnded(Failure(error))
+        self._reason = Failure(error)
+        self._open = {LOG_PIPE, ERROR_PIPE, COMMAND_PIPE, REPORT_PIPE}
+        self.worker.processExited(self._reason)
 
     def die(self) -> None:
         """End as the kernel ends it after SIGKILL."""

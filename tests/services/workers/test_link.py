@@ -124,7 +124,11 @@ class PipeTests(TestCase):
         commands, theirs = os.pipe()
         ours, reports = os.pipe()
         service = Service()
+        os.set_inheritable(commands, True)
+        os.set_inheritable(reports, True)
         link = link_to_parent(reactor, service, commands, reports)
+        # Programs that the worker starts do not keep them open.
+        self.assertFalse(os.get_inheritable(commands) or os.get_inheritable(reports))
         os.close(theirs)
         await service.stopped
         await link.finish()

@@ -102,6 +102,11 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(relayed["message"], "worker 2: {warning} of a library")
         self.assertEqual([relayed["level"], relayed["fields"]], ["warn", {"worker": 2}])
 
+    def test_a_line_with_surrogates_can_be_written(self) -> None:
+        """They have an escape in JSON, and no encoding."""
+        log_line(r'{"message": "caf\ud800"}', 1)
+        self.assertEqual(self.events[-1]["text"], r"caf\ud800")
+
     def test_any_json_is_logged(self) -> None:
         """Whatever its members are."""
         for line in ("[]", "1", "{}", "[" * 100_000):

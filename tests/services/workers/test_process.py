@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services.workers.fake_processes import FakeProcess, counted
 from twsock.services.workers.messages import WorkerCommand, WorkerMeasured
-from twsock.services.workers.process import START_TIMEOUT, WorkerProcess
+from twsock.services.workers.process import PIPE_TIME, START_TIMEOUT, WorkerProcess
 
 
 class Owner:
@@ -104,6 +104,16 @@ class ProcessTests(SynchronousTestCase):
         self.worker.stop(15)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.worker.kill()
+
+    def test_the_end_is_reported_while_others_keep_the_pipes_open(self) -> None:
+        """A program that the worker has started has its output, and may run for ever."""
+        self.process.be_ready()
+        self.process.exit(killed_by=signal.SIGKILL)
+        self.worker.stop(15)
+        self.assertEqual(self.owner.reports, ["ready"])
+        self.clock.advance(PIPE_TIME)
+        self.assertEqual(self.owner.reports, ["ready", "was killed by SIGKILL"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_worker_that_is_stopped_at_its_start_ends_quietly(self) -> None:
         """A traceback of a start that nobody waits for is not logged."""

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,38 @@ class ProgramTests(SynchronousTestCase):
         program = WorkerProgram.of(twistd, ["--framing", "line"])
         self.assertEqual(program.folder, str(Path.cwd()))
         self.assertEqual(
-            program.arguments[2:],
+            program.arguments[program.arguments.index("-c") + 2 :],
             (
                 *("--nodaemon", "--pidfile=", "--logfile=-", "--reactor=poll", "--rundir=run"),
                 *("twsock-stream", "--framing", "line"),
             ),
         )
+
+    def arguments(self, *options: str) -> list[str]:
+        """Return those of a worker whose parent was started with options of Python."""
+        text = (
+            f"import sys; sys.path[:0] = ['/first', *{sys.path!r}]\n"
+            "from twsock.services.workers.start import WorkerProgram\n"
+            "class Options(dict): subCommand = 'x'\n"
+            "print(*WorkerProgram.of(Options(), []).arguments, sep='\\n')"
+        )
+        command = [sys.executable, *options, "-c", text]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split(
+            "\n"
+        )
+
+    def test_a_worker_imports_from_where_its_parent_does(self) -> None:
+        """Python would import from the working directory first."""
+        arguments = self.arguments()
+        program = arguments[arguments.index("-c") + 1]
+        self.assertTrue(program.startswith("import sys; sys.path[0] = '/first'; sys.argv"), program)
+
+    def test_a_worker_has_the_options_of_python_of_its_parent(self) -> None:
+        """With ``-I``, Python does not import from the working directory."""
+        arguments = self.arguments("-I", "-b", "-X", "dev")
+        options = arguments[: arguments.index("-c")]
+        self.assertTrue({"-I", "-b", "-X", "dev"} <= set(options), options)
+        self.assertTrue(arguments[len(options) + 1].startswith("import sys; sys.argv"), arguments)
 
     def test_a_worker_has_its_pipes_and_its_sockets_only(self) -> None:
         """Their names are in the same order."""

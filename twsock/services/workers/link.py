@@ -144,6 +144,8 @@ def link_to_parent(
     :param commands: the descriptor of their pipe; the caller owns both.
     :param reports: the descriptor of the other pipe.
     """
+    for descriptor in (commands, reports):
+        os.set_inheritable(descriptor, False)
     link = ParentLink(service)
     make_transport: Any = StandardIO
     make_transport(link, commands, reports, reactor)

@@ -86,6 +86,8 @@ def log_line(line: str, worker: int, level: Any = LogLevel.info) -> None:
 def _emit(
     namespace: str, level: Any, worker: int, text: str, fields: dict[str, Any], name: str
 ) -> None:
+    # JSON can have surrogates, which no log file can encode.
+    text = text.encode(errors="backslashreplace").decode()
     extra = {JSON_FIELDS: {**fields, "worker": worker}, JSON_EVENT: name}
     TextLogger(namespace).emit(level, "worker {worker}: {text}", worker=worker, text=text, **extra)
 

@@ -42,6 +42,7 @@ __all__ = [
     "ERROR_PIPE",
     "FIRST_SOCKET",
     "LOG_PIPE",
+    "PIPE_TIME",
     "REPORT_PIPE",
     "START_TIMEOUT",
     "WorkerOwner",
@@ -65,6 +66,10 @@ FIRST_SOCKET: Final = 5
 
 #: Seconds within which a worker has to be ready; loading a program takes about one.
 START_TIMEOUT: Final = 60.0
+
+#: Seconds from the end of a worker until its pipes are closed. Programs that the worker has started
+#: keep its output open, as long as they run.
+PIPE_TIME: Final = 1.0
 
 #: Seconds within which a worker ends that aborts its connections.
 _HURRY_TIMEOUT: Final = 5.0
@@ -114,6 +119,7 @@ class WorkerProcess(ProcessProtocol):
         self.pid = 0
         self._has_ended = False
         self._is_stopped = False
+        self._closing: IDelayedCall | None = None
         self._reason = ""
         self._decoder = LineDecoder(MAX_MESSAGE)
         self._logs = LogLines()
@@ -174,10 +180,24 @@ class WorkerProcess(ProcessProtocol):
             self._handle_reports(data)
 
     @override
-    def processEnded(self, reason: Failure) -> None:
-        """Report the end; all pipes have ended before."""
+    def processExited(self, reason: Failure) -> None:
+        """Close the pipes after `PIPE_TIME`; most end at once."""
         self._has_ended = True
         self._cancel_deadline()
+        self._closing = self._clock.callLater(PIPE_TIME, self._close_pipes)
+
+    def _close_pipes(self) -> None:
+        self._closing = None
+        transport: Any = self.transport
+        for descriptor in (LOG_PIPE, ERROR_PIPE, COMMAND_PIPE, REPORT_PIPE):
+            transport.closeChildFD(descriptor)
+
+    @override
+    def processEnded(self, reason: Failure) -> None:
+        """Report the end; all pipes have ended before."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
         for line in self._logs.end():
             log_line(line, self.number)
         for line in self._errors.end():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
@@ -38,7 +39,7 @@ __all__ = ["WorkerProgram", "WorkerStart", "describe_error", "take_worker_start"
 
 _VARIABLE: Final = "TWSOCK_WORKER"
 
-_TWISTD: Final = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+_TWISTD: Final = "sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,21 @@ def describe_error(error: OSError) -> str:
     return text
 
 
+def _interpreter_options() -> list[str]:
+    """Return the options of Python, such as ``-I`` and ``-X dev``, for processes like this one."""
+    # Not public, but `multiprocessing` starts its processes with it as well.
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return options
+
+
+def _program() -> str:
+    """Return the program of a worker, which imports modules from where this process does."""
+    if sys.flags.isolated or getattr(sys.flags, "safe_path", False):
+        return f"import sys; {_TWISTD}"
+    # With -c, Python imports from the working directory first; twistd does not.
+    return f"import sys; sys.path[0] = {sys.path[0]!r}; {_TWISTD}"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerProgram:
     """
@@ -139,7 +155,8 @@ class WorkerProgram:
             options.append(f"--reactor={twistd['reactor']}")
         if twistd.get("rundir", ".") != ".":
             options.append(f"--rundir={twistd['rundir']}")
-        command = ("-c", _TWISTD, *options, twistd.subCommand, *arguments)
+        interpreter = _interpreter_options()
+        command = (*interpreter, "-c", _program(), *options, twistd.subCommand, *arguments)
         return cls(command, str(Path.cwd()))
 
     def start(

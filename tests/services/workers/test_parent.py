@@ -197,6 +197,17 @@ class StopTests(ParentCase):
         self.clock.advance(100)
         self.assertEqual(len(self.started), 4)
 
+    def test_a_replacement_during_a_stop_is_ignored(self) -> None:
+        """A successor would have no socket to serve."""
+        self.run_both()
+        self.workers.stop()
+        lines: list[str] = []
+        observer: Any = lambda event: lines.append(event["log_format"])  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.workers.replace()
+        self.assertEqual((len(self.started), lines), (2, []))
+
     def test_a_stop_before_the_start_ends_at_once(self) -> None:
         """No process was started."""
         self.successResultOf(self.workers.stop())

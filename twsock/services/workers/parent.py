@@ -77,6 +77,7 @@ class Workers:
         self._stop_timeout = drain_timeout + STOP_MARGIN
         self._places = [_Place(number) for number in range(1, count + 1)]
         self._rollout = Rollout()
+        self._is_stopped = False
         self._is_hurried = False
         # The processes that were asked for numbers and have not answered.
         self._asked: set[WorkerProcess] = set()
@@ -105,7 +106,13 @@ class Workers:
             self._handle(place, Event.START)
 
     def replace(self) -> None:
-        """Replace all workers, one after the other; each serves until its successor is ready."""
+        """
+        Replace all workers, one after the other; each serves until its successor is ready.
+
+        Does nothing after `stop`.
+        """
+        if self._is_stopped:
+            return
         self._log.info("replacing {count} workers, one by one", count=len(self._places))
         self._rollout.begin([place.slot for place in self._places])
         self._continue_rollout()
@@ -116,6 +123,7 @@ class Workers:
 
         :returns: fires when no process is left.
         """
+        self._is_stopped = True
         self._rollout.cancel()
         stopped = self._ended.wait()
         for place in self._places:

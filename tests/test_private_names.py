@@ -24,6 +24,7 @@ OTHER_REGISTER = "twsock.tls.openssl"
 #: that only type checkers know.
 STANDARD_LIBRARY = {
     *("argparse._ArgumentGroup", "member._value_", "zlib._Compress", "zlib._Decompress"),
+    "subprocess._args_from_interpreter_flags",
 }
 
 

@@ -101,6 +101,14 @@ PRIVATE_NAMES: Final = (
         {"_preexistingSocket": "listen on a socket that is kept for another process"},
     ),
     PrivateNames(
+        "twisted.python.logfile.BaseLogFile",
+        "tests.services.test_log_file",
+        {
+            "_file": "write to the end of a log file that another process writes to",
+            "_openFile": "do so after a rotation, too",
+        },
+    ),
+    PrivateNames(
         "twisted.internet.base.ReactorBase",
         "tests.datagram.test_port",
         {"_stopped": "close datagram ports when the reactor ends"},

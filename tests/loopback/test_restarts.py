@@ -451,3 +451,8 @@ class ConfigurationTests(SynchronousTestCase):
             self.assertFalse(second.pid_file.exists())
             left = sorted(path.name for path in first.folder.iterdir())
             self.assertEqual(left, ["output", "twistd.log"])
+            # Both have written to one file, and neither over a line of the other.
+            lines = first.log.splitlines()
+            self.assertEqual([line for line in lines if not re.match(r"\d{4}-\d\d-", line)], [])
+            ends = [line for line in lines if "Server Shut Down" in line]
+            self.assertEqual(len(ends), 2, first.log)

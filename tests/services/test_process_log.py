@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.services.process_options import process_options
 from tests.services.processes import daemon, twistd
 from twsock.services.process import ProcessService
+from twsock.services.process_log import logs_to_file
 from twsock.services.start_error import StartError
 
 LOCAL = "tcp:0:interface=127.0.0.1"
@@ -84,3 +85,22 @@ class JsonTests(SynchronousTestCase):
             server.wait()
             for line in server.log.splitlines():
                 self.assertIn("message", json.loads(line), f"{line=}")
+
+
+class OptionsTests(SynchronousTestCase):
+    """Whether ``twistd`` logs to a file."""
+
+    def test_standard_output(self) -> None:
+        """Without a daemon and without a file, or as ``--logfile -`` says."""
+        for given in ({"nodaemon": True}, {"debug": True, "logfile": "-"}, {"logfile": "-"}):
+            self.assertFalse(logs_to_file(given), given)
+
+    def test_a_file(self) -> None:
+        """A daemon has one in any case."""
+        for given in ({}, {"nodaemon": True, "logfile": "a.log"}):
+            self.assertTrue(logs_to_file(given), given)
+
+    def test_another_log(self) -> None:
+        """It is that of the option."""
+        for given in ({"syslog": True}, {"logger": "a.b", "logfile": "a.log"}):
+            self.assertFalse(logs_to_file(given), given)

@@ -26,7 +26,7 @@ from typing_extensions import override
 from twsock.log import TextLogger
 from twsock.services.listening_sockets import ListeningSockets
 from twsock.services.notify import process_notifier
-from twsock.services.process_log import process_log_observer
+from twsock.services.process_log import logs_to_file, process_log_observer
 from twsock.services.process_options import ProcessOptions
 from twsock.services.start_error import StartError
 from twsock.services.twistd_options import hides_errors, options_of_twistd, process_owner
@@ -73,7 +73,9 @@ class ProcessService(MultiService):
         super().setServiceParent(parent)
         if self._options is None or not hasattr(parent, "setComponent"):
             return
-        if self._logs_json or self._level is not LogLevel.debug:
+        # During a restart, two processes write to the file.
+        shares_file = self._restarts is not None and logs_to_file(self._options)
+        if self._logs_json or self._level is not LogLevel.debug or shares_file:
             observer = process_log_observer(
                 self._options, logs_json=self._logs_json, level=self._level
             )

@@ -1,8 +1,8 @@
 """
 The log of a process of ``twistd``: its options → **log observer** → file or standard output.
 
-Used where the log is JSON, or has a least level; otherwise ``twistd`` chooses the observer. Holds
-the open log file.
+Used where the log is JSON, has a least level, or is a file that two processes of a restart share;
+otherwise ``twistd`` chooses the observer. Holds the open log file.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from twisted.logger import (
     PredicateResult,
     textFileLogObserver,
 )
-from twisted.python.logfile import LogFile
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
 from twsock.services.json_log import json_log_observer
+from twsock.services.log_file import SharedLogFile
 from twsock.services.start_error import StartError
 from twsock.services.twistd_options import is_daemon
 
-__all__ = ["LOG_LEVELS", "check_log", "process_log_observer"]
+__all__ = ["LOG_LEVELS", "check_log", "logs_to_file", "process_log_observer"]
 
 #: The name of a daemon's log file without ``twistd --logfile``.
 _DEFAULT_LOG_FILE: Final = "twistd.log"
@@ -68,6 +68,18 @@ def process_log_observer(given: Any, *, logs_json: bool, level: Any) -> ILogObse
     return filtered
 
 
+def logs_to_file(given: Any) -> bool:
+    """
+    Return whether ``twistd`` logs to a file, and not to standard output, syslog or a logger.
+
+    :param given: the options of ``twistd``.
+    """
+    name = given.get("logfile")
+    if given.get("logger") or given.get("syslog") or name == "-":
+        return False
+    return bool(name) or is_daemon(given)
+
+
 @implementer(ILogFilterPredicate)
 class _AtLeast:
     """Accepts events of a level or above; Twisted's predicate drops those without a namespace."""
@@ -85,10 +97,10 @@ def _open_log(given: Any) -> TextIO:
     name = given.get("logfile")
     if name == "-" and is_daemon(given):
         raise StartError("twsock: --logfile -: daemons have no standard output to log to")
-    if name == "-" or (not name and not is_daemon(given)):
+    if not logs_to_file(given):
         return sys.stdout
     try:
-        file: Any = LogFile.fromFullPath(name or _DEFAULT_LOG_FILE)
+        file: Any = SharedLogFile.fromFullPath(name or _DEFAULT_LOG_FILE)
     except OSError as error:
         raise StartError(f"twsock: --logfile: cannot write {name}: {error.strerror}") from error
     if not signal.getsignal(signal.SIGUSR1):

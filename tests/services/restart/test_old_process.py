@@ -180,6 +180,21 @@ class OldProcessTests(SynchronousTestCase):
         self.assertEqual(self.served.calls, ["pause", "give", "resume"])
         self.assertIs(self.old.state, State.SERVING)
 
+    def test_a_death_is_reported_once(self) -> None:
+        """Also if answers to offers are missing then."""
+        self.served.giving = Deferred()
+        peer = self.become_ready()
+        peer.socket.close()
+        with capturedLogs() as logs:
+            self.reactor.turn()
+            self.served.giving.callback(None)
+        self.assertIs(self.old.state, State.SERVING)
+        self.assertEqual(self.owner.calls, ["begins", "replaced by 77", "serves again"])
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["restart by process 77 failed: it has ended; this process goes on"],
+        )
+
     def test_connections_that_a_living_process_refused_are_drained(self) -> None:
         """After a second: it would have died by then."""
         self.served.given = GivenConnections(0, 2)

@@ -188,7 +188,8 @@ class OldProcess:
             self._deadline = None
         for action in actions:
             self.perform(action)
-        if before is not State.SERVING and self.state in (State.SERVING, State.RETURNING):
+        serving = (State.SERVING, State.RETURNING)
+        if before not in serving and self.state in serving:
             self._report_failure()
 
     def perform(self, action: Action) -> None:

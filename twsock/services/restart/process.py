@@ -43,7 +43,8 @@ def check_control(options: Any, given: Any) -> None:
     if not hasattr(socket, "SOCK_SEQPACKET") or not hasattr(os, "memfd_create"):
         raise UsageError("--control needs Linux")
     # A relative path is meant in the folder that twistd changes to.
-    absolute = Path(given["rundir"] if given is not None else "", path).absolute()
+    folder = "" if given is None else given.get("rundir") or ""
+    absolute = Path(folder, path).absolute()
     size = len(os.fsencode(absolute))
     if not path or "\0" in path or size > _LONGEST_PATH:
         raise UsageError(f"--control takes a path of 1 to {_LONGEST_PATH} bytes, not {size}")

@@ -22,7 +22,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tests.services.processes import PATIENCE, Twistd, twistd
+from tests.services.processes import PATIENCE, Twistd, forked_twistd
 
 #: The statement that lets a process of `Service.start` kill itself at a step.
 _FAULT = "from tests.loopback.fault_points import install; install({fault!r})"
@@ -34,7 +34,7 @@ class Service:
 
     :param arguments: those of ``twistd``, such as ``twsock-stream``, without ``--control``.
 
-    :ivar options: of `tests.services.processes.twistd`, for each process.
+    :ivar options: of `tests.services.processes.forked_twistd`, for each process.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -61,7 +61,7 @@ class Service:
         """
         words = self.arguments if arguments is None else arguments
         return self._stack.enter_context(
-            twistd(
+            forked_twistd(
                 *words,
                 *("--control", str(self.control)),
                 *more,

@@ -293,8 +293,9 @@ class FaultTests(SynchronousTestCase):
             with to_port(port)() as connection:
                 exchange(connection, b"before")
                 new = service.start(fault="new after SAY_READY TERM")
-                new.wait()
-                old.wait()
+                self.assertEqual(connection.recv(1), b"")
+            new.wait()
+            old.wait()
             self.assertRaises(ConnectionRefusedError, to_port(port))
             # The control socket may be left; nobody listens on it.
             (port,) = service.start().wait_for_ports()

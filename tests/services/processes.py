@@ -1,8 +1,9 @@
 """
 Real ``twistd`` processes: started in an empty folder, read until they listen, ended by a signal.
 
-`twistd` runs in the foreground, and its output is read; `daemon` leaves a background process, which
-is known by its pid file only.
+`twistd` runs in the foreground, and its output is read; `forked_twistd` does the same in a process
+that has imported the services (`tests.services.preloaded`). `daemon` leaves a background process,
+which is known by its pid file only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from tests.forking import Run
 
 #: The checkout: child processes find the plugins there if the project is not installed.
 _TOP = Path(__file__).parents[2]
@@ -46,30 +50,8 @@ class Twistd:
     :ivar folder: its working directory, which holds its files.
     """
 
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        folder: str,
-        max_files: int | None,
-        inherited: socket.socket | None,
-        environment: Mapping[str, str],
-        program: str,
-    ) -> None:
-        self.process = subprocess.Popen(
-            [
-                *_passing(inherited),
-                *(sys.executable, "-c", program, "--pidfile=", "-n"),
-                *arguments,
-            ],
-            cwd=folder,
-            env={**_environment(folder), **environment},
-            pass_fds=() if inherited is None else (inherited.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=None if max_files is None else lambda: _limit_files(max_files),
-        )
+    def __init__(self, process: subprocess.Popen[str] | _Forked, folder: str) -> None:
+        self.process = process
         # A process that hangs is a failure with a log; the test run does not hang.
         self._patience = threading.Timer(PATIENCE, self.process.kill)
         self._patience.start()
@@ -126,12 +108,75 @@ def twistd(
     :param before: a statement that runs before ``twistd`` does.
     """
     with tempfile.TemporaryDirectory() as folder:
-        program = f"{before}\n{TWISTD}"
-        running = Twistd(arguments, folder, max_files, inherited, environment or {}, program)
-        try:
+        process = subprocess.Popen(
+            [
+                *_passing(inherited),
+                *(sys.executable, "-c", f"{before}\n{TWISTD}", "--pidfile=", "-n"),
+                *arguments,
+            ],
+            cwd=folder,
+            env={**_environment(folder), **(environment or {})},
+            pass_fds=() if inherited is None else (inherited.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=None if max_files is None else lambda: _limit_files(max_files),
+        )
+        with _running(process, folder) as running:
             yield running
+
+
+@contextlib.contextmanager
+def forked_twistd(
+    *arguments: str,
+    max_files: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    before: str = "",
+) -> Iterator[Twistd]:
+    """Run the same, without the time of the start and of the end of an interpreter."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = {
+            "words": ["--pidfile=", "-n", *arguments],
+            "folder": folder,
+            "max_files": max_files,
+            "before": before,
+        }
+        process = _Forked(request, {**_environment(folder), **(environment or {})})
+        with _running(process, folder) as running:
+            yield running
+
+
+@contextlib.contextmanager
+def _running(process: subprocess.Popen[str] | _Forked, folder: str) -> Iterator[Twistd]:
+    running = Twistd(process, folder)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+class _Forked(Run):
+    """
+    A run of ``twistd``, with the part of ``Popen`` that `Twistd` uses.
+
+    :ivar stdout: its output.
+    """
+
+    def __init__(self, request: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        output, theirs = os.pipe()
+        self.stdout = os.fdopen(output, encoding="utf-8")
+        try:
+            with Path(os.devnull).open() as nothing:
+                streams = (nothing.fileno(), theirs, theirs)
+                super().__init__("tests.services.preloaded", request, environment, streams)
         finally:
-            running.end()
+            os.close(theirs)
+
+    def kill(self) -> None:
+        """Kill it."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send_signal(signal.SIGKILL)
 
 
 class Daemon:

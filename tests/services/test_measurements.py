@@ -17,6 +17,7 @@ from twsock.protocols import FrameEcho, StreamServerFactory
 from twsock.services.measurements import (
     Kind,
     Measurement,
+    describe_counts,
     group_by_name,
     measure_datagrams,
     measure_streams,
@@ -198,3 +199,13 @@ class GroupTests(SynchronousTestCase):
         last = Measurement("a", "", Kind.GAUGE, {"n": "2"}, 3)
         grouped = group_by_name([first, other, last])
         self.assertEqual(grouped, {"a": [first, last], "b": [other]})
+
+
+class DescribeCountsTests(SynchronousTestCase):
+    """The counts of a log line."""
+
+    def test_counts_of_0_are_left_out(self) -> None:
+        """Those that are always shown are not, and the order is kept."""
+        counts = [("accepted", 0), ("refused", 0), ("handler_errors", 2), ("messages", 7)]
+        line = describe_counts(counts, ("accepted", "messages"))
+        self.assertEqual(line, "0 accepted, 2 handler errors, 7 messages")

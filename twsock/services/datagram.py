@@ -44,7 +44,6 @@ class DatagramService(DatagramListeningService[DatagramEcho]):
     """Listens on endpoints, echoes datagrams, and logs their numbers when it stops."""
 
     _log = TextLogger()
-    _not_counted = frozenset({"from_members", "not_for_a_group"})
 
     @override
     def count_port(self, port: Any, protocol: DatagramEcho) -> EchoCounters:

@@ -32,7 +32,7 @@ from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import EndpointError
 from twsock.protocols import DatagramProtocol
 from twsock.services.listening import ListeningService, describe_mistake
-from twsock.services.measurements import Measurement, measure_datagrams
+from twsock.services.measurements import Measurement, describe_counts, measure_datagrams
 from twsock.services.options import count_option
 from twsock.services.process_options import ProcessOptions
 
@@ -42,6 +42,9 @@ _UDP_EXAMPLE: Final = "udp:1337:interface=127.0.0.1"
 
 #: The kinds that Twisted parses itself; plugins parse the others.
 _STREAMS: Final = ("ssl", "tcp", "unix")
+
+#: Counts that the log has although they are 0.
+_ALWAYS_LOGGED: Final = ("received", "answered")
 
 _Protocol = TypeVar("_Protocol", bound=DatagramProtocol)
 
@@ -159,9 +162,6 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
 
     # To be overridden.
 
-    # Counters that are always 0 for the protocol.
-    _not_counted: frozenset[str] = frozenset()
-
     def count_port(self, port: Any, protocol: _Protocol) -> EchoCounters:
         """Return the counts of a port and its protocol together."""
         raise NotImplementedError
@@ -182,13 +182,8 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
             yield from measure_datagrams(name, type(protocol).__name__, counts, port)
 
     def describe_counts(self) -> str:
-        """Return the sums as text for the log."""
-        counts = asdict(self.count()).items()
-        return ", ".join(
-            f"{number} {name.replace('_', ' ')}"
-            for name, number in counts
-            if name not in self._not_counted
-        )
+        """Return the sums as text for the log; without those that are 0, but with the first two."""
+        return describe_counts(asdict(self.count()).items(), _ALWAYS_LOGGED)
 
     # Called by the base.
 

@@ -9,7 +9,7 @@ can be added if they have the same name and labels. Nothing is held.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
@@ -20,7 +20,14 @@ from twsock.stream.factory import StreamServerFactory
 from twsock.stream.histogram import BOUNDS, Histogram
 from twsock.stream.listening.buffer_limit import BufferLimit
 
-__all__ = ["Kind", "Measurement", "group_by_name", "measure_datagrams", "measure_streams"]
+__all__ = [
+    "Kind",
+    "Measurement",
+    "describe_counts",
+    "group_by_name",
+    "measure_datagrams",
+    "measure_streams",
+]
 
 
 class Kind(enum.Enum):
@@ -204,3 +211,14 @@ def _histogram(
         yield replace(measurement, labels=within, value=count, suffix="_bucket")
     yield replace(measurement, value=sums[-1], suffix="_count")
     yield replace(measurement, value=histogram.total, suffix="_sum")
+
+
+def describe_counts(counts: Iterable[tuple[str, int]], always: Container[str]) -> str:
+    """
+    Return counts as text for a log line, such as ``2 accepted, 1 handler errors``.
+
+    :param counts: pairs of a name and a number, in the order of the text.
+    :param always: names whose count is in the text although it is 0. Any other 0 is left out.
+    """
+    shown = ((name, number) for name, number in counts if number or name in always)
+    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in shown)

@@ -52,7 +52,6 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
     """Joins groups, echoes their datagrams, and logs the numbers each minute and at the stop."""
 
     _log = TextLogger()
-    _not_counted = frozenset({"limited"})
     _logging: LoopingCall | None = None
     _logged = EchoCounters()
 

@@ -22,7 +22,7 @@ from twsock.log import TextLogger
 from twsock.protocols import Counters, FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.services.keeping_reactor import plain_reactor
 from twsock.services.listening import ListeningService, default_endpoints
-from twsock.services.measurements import Measurement, measure_streams
+from twsock.services.measurements import Measurement, describe_counts, measure_streams
 from twsock.services.options import count_option, seconds_option
 from twsock.services.security import Security
 from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoints
@@ -47,6 +47,9 @@ __all__ = [
 
 #: The port of the echo pages in the Windows sockets guide.
 DEFAULT_PORT: Final = 1337
+
+#: Counts that the log has although they are 0.
+_ALWAYS_LOGGED: Final = ("accepted", "messages")
 
 _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
     "uint32": FrameEchoFactory,
@@ -146,7 +149,7 @@ class StreamService(ListeningService):
             aborted += await self._aborting
         self._log.info(
             "stopped: {counts}, {aborted} aborted at the deadline",
-            counts=", ".join(f"{n} {name}" for name, n in _logged_counts(self.factory.counters)),
+            counts=describe_counts(_logged_counts(self.factory.counters), _ALWAYS_LOGGED),
             aborted=aborted,
         )
 
@@ -251,7 +254,8 @@ def stream_service(
 
 def _logged_counts(counters: Counters) -> list[tuple[str, int]]:
     counts = ((name, n) for name, n in asdict(counters).items() if isinstance(n, int))
-    return [(name, n) for name, n in counts if name != "full"]  # That one is a state.
+    # At the end no output is full, and all connections have ended.
+    return [(name, n) for name, n in counts if name not in ("full", "ended")]
 
 
 def default_max_connections() -> int:

@@ -86,6 +86,28 @@ class NumberTests(PageTestCase):
         self.assertFalse(any(client.transport.disconnected for client in self.clients))
 
 
+class PipelineTests(PageTestCase):
+    """Clients that send requests before they have read the answers."""
+
+    def test_only_the_first_of_many_requests_is_answered(self) -> None:
+        """Its connection is closed: the answers of all of them would be held in memory."""
+        client = self.connect()
+        client.channel.dataReceived(REQUEST * 1000)
+        answers = client.transport.value()
+        self.assertEqual(answers.count(b"live\n"), 1)
+        self.assertIn(b"connection: close", answers.lower())
+        self.assertTrue(client.transport.disconnecting)
+
+    def test_requests_one_after_the_other_are_answered(self) -> None:
+        """In pieces as well."""
+        client = self.connect()
+        for split in range(1, len(REQUEST)):
+            client.channel.dataReceived(REQUEST[:split])
+            client.channel.dataReceived(REQUEST[split:])
+        self.assertEqual(client.transport.value().count(b"live\n"), len(REQUEST) - 1)
+        self.assertFalse(client.transport.disconnecting)
+
+
 class DrainTests(PageTestCase):
     """The page at the end of its process."""
 
@@ -201,6 +223,15 @@ class WaitTests(SynchronousTestCase):
         head, _, body = self.client.transport.value().partition(b"\r\n\r\n")
         self.assertIn(b"twsock_connections_total 4.0", body)
         self.assertIn(b"Content-Length: %d\r\n" % len(body), head + b"\r\n")
+        self.client.lose()
+
+    def test_requests_before_the_answer_get_none(self) -> None:
+        """The connection ends after the first answer."""
+        for _ in range(100):
+            self.client.channel.dataReceived(REQUEST)
+        self.source.arriving.callback(None)
+        self.assertNotIn(b"live", self.client.transport.value())
+        self.assertTrue(self.client.transport.disconnecting)
         self.client.lose()
 
     def test_a_client_that_does_not_wait_gets_none(self) -> None:

@@ -122,6 +122,10 @@ class _Channel(HTTPChannel):
     _deadline: IDelayedCall | None = None
     # Whether a request is awaited: the first one, or one that has begun to arrive.
     _has_begun = True
+    # Whether a request has arrived, and its answer is not complete.
+    _is_answering = False
+    # Whether the client has sent more before it had the answer.
+    _is_pipelined = False
 
     def drain(self) -> None:
         """Close, unless a request is awaited."""
@@ -146,18 +150,25 @@ class _Channel(HTTPChannel):
         if not self._has_begun:
             self._has_begun = True
             self._wait(REQUEST_TIME)
+        _, _, rest = data.partition(b"\r\n\r\n")
+        if rest or self._is_answering:
+            self._is_pipelined = True
         super().dataReceived(data)
 
     @override
     def checkPersistence(self, request: Any, version: bytes) -> bool:
-        if self.site.is_draining:
+        self._is_answering = True
+        if self.site.is_draining or self._is_pipelined:
             request.setHeader(b"Connection", b"close")
             return False
         return bool(super().checkPersistence(request, version))
 
     @override
     def requestDone(self, request: Any) -> None:
-        self._has_begun = False
+        self._has_begun = self._is_answering = False
+        if self._is_pipelined:
+            # One read may have a thousand requests, whose answers would be held here.
+            self.persistent = False
         self.site.answered(self)
         self._wait(IDLE_TIME)
         super().requestDone(request)

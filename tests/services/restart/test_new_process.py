@@ -175,7 +175,8 @@ class NewProcessTests(SynchronousTestCase):
             lambda: None,
             frozenset({os.geteuid() + 1}),
         )
-        self.fails(f"of user {os.geteuid()}$", lambda peer: self.assertIsNone(peer.receive()))
+        line = f"of user {os.geteuid()}: run this one as that user$"
+        self.fails(line, lambda peer: self.assertIsNone(peer.receive()))
 
     def test_a_foreign_program_is_refused(self) -> None:
         """Whatever it sends first, also after valid packets."""

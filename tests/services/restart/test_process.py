@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import tempfile
 from contextlib import redirect_stdout
@@ -30,8 +31,16 @@ class PathTests(SynchronousTestCase):
     def test_a_path_has_bounds(self) -> None:
         """Those of the kernel, for the absolute path."""
         self.check("--control", "/" + "x" * 106)
-        for path in ("", "/" + "x" * 107, "a\0b"):
-            with self.assertRaisesRegex(UsageError, "--control takes a path of 1 to 107 bytes"):
+        with self.assertRaisesRegex(
+            UsageError, "--control takes a path of 1 to 107 bytes, not 108"
+        ):
+            self.check("--control", "/" + "x" * 107)
+
+    def test_a_path_is_not_empty_and_has_no_nul(self) -> None:
+        """The line has the path as it was given."""
+        for path in ("", "a\0b"):
+            line = f"--control takes the path of a socket, not {path!r}"
+            with self.assertRaisesRegex(UsageError, re.escape(line)):
                 self.check("--control", path)
 
     def test_a_relative_path_is_meant_in_the_folder_of_twistd(self) -> None:

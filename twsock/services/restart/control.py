@@ -103,7 +103,8 @@ class RestartControl:
         unused = self._sockets.close_unclaimed()
         if unused:
             names = ", ".join(map(str, unused))
-            self._log.info(
+            # A mistake, if another service has the same control socket: that one has ended now.
+            self._log.warn(
                 "restart: closed the sockets that no endpoint uses: {names}", names=names
             )
         self.resume()

@@ -171,7 +171,9 @@ class NewProcess:
         assert self._raw is not None
         _, user = channel_peer(self._raw)
         if user not in self._users:
-            self._follow(Event.FOREIGN, f"the process there is of user {user}")
+            self._follow(
+                Event.FOREIGN, f"the process there is of user {user}: run this one as that user"
+            )
             return
         try:
             self._raw.send(encode_restart(TakeOver(os.getpid())), socket.MSG_NOSIGNAL)

@@ -46,7 +46,9 @@ def check_control(options: Any, given: Any) -> None:
     folder = "" if given is None else given.get("rundir") or ""
     absolute = Path(folder, path).absolute()
     size = len(os.fsencode(absolute))
-    if not path or "\0" in path or size > _LONGEST_PATH:
+    if not path or "\0" in path:
+        raise UsageError(f"--control takes the path of a socket, not {path!r}")
+    if size > _LONGEST_PATH:
         raise UsageError(f"--control takes a path of 1 to {_LONGEST_PATH} bytes, not {size}")
     if options.sockets is None:
         options.sockets = ListeningSockets()

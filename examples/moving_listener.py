@@ -1,5 +1,5 @@
 """
-A moving listener: a new process takes the listening socket of an old one; no client is refused.
+A moving listener: a new process takes the listening socket, and no client is refused.
 
 Run it:        python examples/moving_listener.py
 You will see:  the first process answers
@@ -29,7 +29,7 @@ from twsock.handover.channel import give, take
 
 
 def make_listener(reactor: Any, name: bytes) -> StreamSocketListener:
-    """Make a listener that tells its name to each client."""
+    """Make a listener that sends its name to each client."""
     listener = StreamSocketListener(reactor)
 
     @listener.connection_received.add
@@ -54,7 +54,7 @@ async def show(client: StreamSocket) -> None:
 
 
 async def first(reactor: Any) -> None:
-    """Serve a client, give the socket away, and serve the others by the second process."""
+    """Serve a client, then give the socket to the second process, which serves the next client."""
     listener = make_listener(reactor, b"first")
     await listener.bind_endpoint("127.0.0.1", "")
     port = listener.information.local_port
@@ -66,7 +66,7 @@ async def first(reactor: Any) -> None:
     reactor.spawnProcess(other, sys.executable, words, env=os.environ, childFDs=descriptors)
     there.close()
     detached = listener.detach()
-    early = await connect(reactor, port)  # Nobody accepts now, but the socket listens.
+    early = await connect(reactor, port)  # No process accepts now, but the socket listens.
     await give(reactor, here, detached, timeout=60)
     await show(early)
     await listener.close_all(timeout=5)
@@ -78,7 +78,7 @@ class SecondProcess(ProcessProtocol):
     """
     The process that takes the socket.
 
-    :ivar ended: fires when it has ended.
+    :ivar ended: fires when the process has ended.
     """
 
     def __init__(self) -> None:

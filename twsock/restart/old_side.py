@@ -16,14 +16,14 @@ States::
        │                └── drained ──> ENDED <── drained ───────│───────────────────────┘
        └── stopped ───────────────────────^── stopped ───────────┘
 
-Until the new process is ready, the old one serves as if there were no other. Both accept from the
-same sockets then, and a connection is with one of them.
+Until the new process is ready, the old one serves as before. For a moment both processes accept
+from the same sockets, and each connection is accepted by one of them.
 
 Why a failure is reported: without a report, the new process takes the end of the channel for the
 death of the old one, and serves alone. So a restart whose old process is killed succeeds.
 
 Why the old process accepts again: it keeps a copy of each socket until it ends. If the channel ends
-without a farewell, the new process was killed, and nobody else accepts.
+without a farewell, the new process was killed, and no other process accepts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class State(enum.Enum):
     SHARED = "both processes hold the sockets, and this one serves"
     MOVING = "it accepts nothing, and offers its connections"
     DRAINING = "the connections that did not move end"
-    RETURNING = "it serves again; answers to its offers are missing"
+    RETURNING = "it serves again, and waits for the answers to its offers"
     LEAVING = "it drains, and will not serve again, whatever the new process does"
     ENDED = "the process ends"
 
@@ -54,8 +54,8 @@ class Event(enum.Enum):
 
     TAKE_OVER = "a new process asks for the sockets"
     READY = "the new process is ready"
-    FAREWELL = "the new process says that it ends in order"
-    FOREIGN = "anything else arrives"
+    FAREWELL = "the new process reports that it ends in order"
+    FOREIGN = "an unexpected packet arrives"
     BROKEN = "the channel has ended"
     DEADLINE = "the new process is not ready in time"
     ANSWERED = "each offer of a connection is answered"
@@ -67,13 +67,13 @@ class Action(enum.Enum):
     """What the old process does next."""
 
     SEND_SOCKETS = "send the sockets"
-    REFUSE = "send the reason"
+    REFUSE = "refuse the new process"
     CLOSE = "close the channel"
     YIELD = "stop accepting, and leave UNIX paths to the new process"
     LEAVE_PATHS = "leave UNIX paths to the new process"
     OFFER = "offer each connection that can move"
     REPORT = "send the numbers of connections"
-    DRAIN = "drain the rest"
+    DRAIN = "drain the other connections"
     SERVE_AGAIN = "accept again, and own the UNIX paths"
     END = "end the process"
 

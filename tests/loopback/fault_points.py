@@ -1,9 +1,10 @@
 """
-Lets a process of a restart kill or stop itself at a step, in a test: no luck, and no sleep.
+Lets a process kill or stop itself at a step, in a test: no luck, and no sleep.
 
-A fault has four words: the role (``old`` or ``new``), ``before`` or ``after``, the name of an
-action of the table of the role, and a signal. ``old before OFFER KILL`` kills the old process
-before it offers its connections. A number behind the action counts: ``new after KEEP:2 KILL``.
+A fault has four words: the role, ``before`` or ``after``, the name of an action of the table of the
+role, and a signal. The roles are the ``old`` and the ``new`` process of a restart, and the
+``parent`` of workers. ``old before OFFER KILL`` kills the old process before it offers its
+connections. A number behind the action counts: ``new after KEEP:2 KILL``.
 
 Two further roles are ``giver`` and ``taker`` of a connection, with the packets of the hand-over:
 ``taker before Accepted KILL``.
@@ -20,8 +21,14 @@ from typing import Any
 from twsock.handover import channel as handover
 from twsock.services.restart.new_process import NewProcess
 from twsock.services.restart.old_process import OldProcess
+from twsock.services.workers.parent import Workers
 
-__all__ = ["install"]
+__all__ = ["install", "statement"]
+
+
+def statement(fault: str) -> str:
+    """Return the statement with which a process installs a fault in itself; empty without one."""
+    return f"from tests.loopback.fault_points import install; install({fault!r})" if fault else ""
 
 
 def install(fault: str) -> None:
@@ -33,6 +40,7 @@ def install(fault: str) -> None:
     holder, method, name_of = {
         "old": (OldProcess, "perform", lambda action: action.name),
         "new": (NewProcess, "perform", lambda action: action.name),
+        "parent": (Workers, "perform", lambda action, _place: action.name),
         "giver": (handover._Giving, "start", lambda *_: "Offer"),
         "taker": (handover._Taking, "say", lambda packet: type(packet).__name__),
     }[role]

@@ -22,10 +22,8 @@ from typing import Any
 
 from typing_extensions import override
 
+from tests.loopback.fault_points import statement
 from tests.services.processes import PATIENCE, Twistd, forked_twistd
-
-#: The statement that lets a process of `Service.start` kill itself at a step.
-_FAULT = "from tests.loopback.fault_points import install; install({fault!r})"
 
 
 class Service:
@@ -65,7 +63,7 @@ class Service:
                 *words,
                 *("--control", str(self.control)),
                 *more,
-                before=_FAULT.format(fault=fault) if fault else "",
+                before=statement(fault),
                 **{**self.options, **options},
             )
         )

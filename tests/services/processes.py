@@ -81,6 +81,10 @@ class Twistd:
         self.log += self.process.stdout.read()
         return self.process.wait()
 
+    def wait_for_end(self) -> int:
+        """Wait for its end only: processes that it has left may have its output open."""
+        return self.process.wait()
+
     def end(self) -> None:
         """Kill the process if it runs, and remove its folder."""
         self._patience.cancel()

@@ -197,16 +197,18 @@ class Workers:
 
     def _handle(self, place: _Place, event: Event) -> None:
         for action in place.slot.handle(event):
-            if action is Action.START:
-                self._start(place)
-            elif action is Action.PAUSE:
-                self._pause(place)
-            elif action is Action.PROMOTE:
-                self._promote(place)
-            elif action is Action.KEEP:
-                self._keep(place)
-            else:
-                self._stop(place)
+            self.perform(action, place)
+
+    def perform(self, action: Action, place: _Place) -> None:
+        """Perform one action of the table."""
+        steps: dict[Action, Callable[[_Place], None]] = {
+            Action.START: self._start,
+            Action.PAUSE: self._pause,
+            Action.PROMOTE: self._promote,
+            Action.KEEP: self._keep,
+            Action.STOP: self._stop,
+        }
+        steps[action](place)
 
     def _start(self, place: _Place) -> None:
         worker = WorkerProcess(self._clock, self, place.number)

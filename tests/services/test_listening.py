@@ -85,6 +85,7 @@ class ClosingPort(FakePort):
     """A port that records that it was closed."""
 
     is_open = True
+    unsent = 0
 
     def stopListening(self) -> None:
         self.is_open = False
@@ -170,3 +171,27 @@ class ListeningServiceTests(SynchronousTestCase):
             self.successResultOf(self.service.stopService())
         self.assertFalse(self.port.is_open)
         self.assertEqual(lines, ["stopped: 3 sheep of others"])
+
+    def test_a_drain_waits_for_unsent_datagrams(self) -> None:
+        """Another process has the port, and this one ends after that."""
+        self.endpoint.listening.callback(self.port)
+        self.successResultOf(Deferred.fromCoroutine(self.service.drain_rest()))
+        self.port.unsent = 9
+        draining = Deferred.fromCoroutine(self.service.drain_rest())
+        self.reactor.pump([0.01] * 3)
+        self.assertNoResult(draining)
+        self.port.unsent = 0
+        self.reactor.advance(0.01)
+        self.successResultOf(draining)
+
+    def test_a_drain_ends_without_the_network(self) -> None:
+        """Five seconds at most; one line says that datagrams are lost."""
+        self.endpoint.listening.callback(self.port)
+        self.port.unsent = 9
+        draining = Deferred.fromCoroutine(self.service.drain_rest())
+        with log_lines() as lines:
+            self.reactor.pump([0.01] * 499)
+            self.assertNoResult(draining)
+            self.reactor.advance(0.01)
+        self.successResultOf(draining)
+        self.assertEqual(lines, ["the kernel did not take all queued datagrams in time"])

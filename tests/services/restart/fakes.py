@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,32 @@ from twsock.restart.records import RestartPacket, encode_restart
 from twsock.services.restart.channel import receive_packet
 from twsock.stream.moving import GivenConnections
 
-__all__ = ["FakeOwner", "FakeReactor", "FakeServed", "Peer", "count_descriptors"]
+__all__ = [
+    "FakeOwner",
+    "FakeReactor",
+    "FakeServed",
+    "Peer",
+    "count_descriptors",
+    "no_free_descriptor",
+]
 
 
 def count_descriptors() -> int:
     """Return how many descriptors this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """Let this process open nothing more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class FakeReactor(IdleReactor):

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 
 from tests import THOROUGH
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from tests.loopback.reactors import REACTORS
+from tests.services.restart.fakes import no_free_descriptor
 from twsock import DatagramSocket, StreamSocket, StreamSocketListener
 from twsock.handover import (
     DetachedConnection,
@@ -273,6 +275,24 @@ class HandoverKindsTests(OnEveryReactor):
             self.assertEqual(one.fileno(), -1, kind)
         else:
             self.assertTrue(await self.serves(reactor, make_value(kind, one), address), kind)
+
+    def test_without_a_free_descriptor_nothing_is_taken(self) -> None:
+        """One line is logged, and the giver serves on."""
+
+        async def work(reactor: Any) -> None:
+            for kind in self.kinds:
+                one = make_socket(kind)
+                here, there = channel_pair()
+                giving = give(reactor, here, make_value(kind, one), timeout=60)
+                with capturedLogs() as events, no_free_descriptor():
+                    error = await failure_of(take(reactor, there, kind=kind, timeout=60))
+                self.assertIn("descriptors were lost: none is free", str(error), kind)
+                self.assertEqual(len(events), 1, kind)
+                self.assertIsInstance(await failure_of(giving), HandoverError, kind)
+                value = make_value(kind, one)
+                self.assertTrue(await self.serves(reactor, value, one.getsockname()), kind)
+
+        self.conduct(work)
 
     def test_the_sockets_of_a_killed_giver_live_on(self) -> None:
         """Once they are offered; before, they end with their owner."""

@@ -37,6 +37,7 @@ def install(fault: str) -> None:
     step, _, count = action.partition(":")
     number = signal.Signals[f"SIG{name}"]
     holder: Any
+    name_of: Callable[..., str]
     holder, method, name_of = {
         "old": (OldProcess, "perform", lambda action: action.name),
         "new": (NewProcess, "perform", lambda action: action.name),

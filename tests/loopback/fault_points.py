@@ -36,15 +36,14 @@ def install(fault: str) -> None:
     role, when, action, name = fault.split()
     step, _, count = action.partition(":")
     number = signal.Signals[f"SIG{name}"]
-    holder: Any
-    name_of: Callable[..., str]
-    holder, method, name_of = {
+    roles: dict[str, tuple[Any, str, Callable[..., str]]] = {
         "old": (OldProcess, "perform", lambda action: action.name),
         "new": (NewProcess, "perform", lambda action: action.name),
         "parent": (Workers, "perform", lambda action, _place: action.name),
         "giver": (handover._Giving, "start", lambda *_: "Offer"),
         "taker": (handover._Taking, "say", lambda packet: type(packet).__name__),
-    }[role]
+    }
+    holder, method, name_of = roles[role]
     fail = _after(int(count or 1), lambda: os.kill(os.getpid(), number))
     original = getattr(holder, method)
 

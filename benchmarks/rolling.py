@@ -211,7 +211,7 @@ class _Front:
 
 
 def _wait_until(is_so: Callable[[], bool], complaint: str) -> None:
-    """Ask until it is so; a program that never gets there is an error after a minute."""
+    """Wait until a condition holds; raise an error with the complaint after a minute."""
     wait = threading.Event()
     for _ in range(int(_PATIENCE / _INTERVAL)):
         if is_so():

@@ -6,8 +6,8 @@ You will see:  the first process answers
                the second process answers
                nobody was refused
 
-The first process starts the second one, and gives it the socket (see docs/handover.rst). Clients
-that connect in between wait in the queue of the kernel.
+The first process starts the second one, and passes the socket to it (see docs/handover.rst).
+Clients that connect in between wait in the queue of the kernel.
 """
 
 from __future__ import annotations

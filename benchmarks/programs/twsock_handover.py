@@ -320,7 +320,7 @@ def _move_many(reactor: str, connections: int) -> dict[str, float]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure one case, as the command line says, and print the figures."""
+    """Measure the case of the command line, and print its figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--reactor", choices=("epoll", "twsock"), default="epoll")
     parser.add_argument("case", choices=(*TRAFFIC, "many"))

@@ -28,7 +28,7 @@ class _TwistdOptions(dict[str, Any]):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serve, as the command line says."""
+    """Serve with the options of the command line."""
     parser = make_parser()
     parser.add_argument("--metrics", action="store_true", help="serve the page of metrics")
     options, rest = parser.parse_known_args(argv)

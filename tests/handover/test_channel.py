@@ -143,7 +143,7 @@ class ChannelTests(OnEveryReactor):
                 ("one descriptor", offer, [near.fileno()]),
                 ("three descriptors", offer, [near.fileno()] * 3),
                 ("more than are read", offer, [near.fileno()] * 20),
-                ("no file in memory", offer, [near.fileno(), far.fileno()]),
+                ("not a file in memory", offer, [near.fileno(), far.fileno()]),
                 ("too long a state", encode_packet(Offer(MAX_STATE))[:-8] + b"\xff" * 8, []),
                 ("an answer without an offer", encode_packet(Accepted()), []),
             ):

@@ -112,7 +112,7 @@ class OfferTests(SynchronousTestCase):
         ):
             self.assertIn("is not that of a", self.refuse(value))
         two = (DetachedDatagramPort(self.udp()), DetachedDatagramPort(self.udp()))
-        self.assertIn("one address family", self.refuse(DetachedDatagramSocket(two)))
+        self.assertIn("the same address family", self.refuse(DetachedDatagramSocket(two)))
 
     def test_too_many_sockets_are_not_offered(self) -> None:
         """Nor is none."""

@@ -119,7 +119,7 @@ class MovingTests(OnEveryReactor):
             given = await give_connections(old, offering)
             error = await failure_of(offering.taken[0])
             self.assertIsInstance(error, HandoverError)
-            self.assertIn("FrameEcho, served is twsock.stream.echo.LineEcho", str(error))
+            self.assertIn("FrameEcho, but this server has twsock.stream.echo.LineEcho", str(error))
             self.assertEqual(given, GivenConnections(0, 1))
             peer.send(encode_frame(b"question"))
             await self.end(reactor, old, [peer])

@@ -188,7 +188,7 @@ class DrainingLoadTests(SynchronousTestCase):
 FAULTS: dict[str, str] = {
     "old after SEND_SOCKETS KILL": "serves alone",
     "giver after Offer KILL": "serves alone",
-    "new after SAY_READY KILL": "goes on",
+    "new after REPORT_READY KILL": "goes on",
     "taker after Accepted KILL": "goes on",
 }
 #: Variants of them.
@@ -206,7 +206,7 @@ MORE_FAULTS: dict[str, str] = {
     "old after OFFER TERM": "serves alone",
     "new before KEEP KILL": "goes on",
     "new after KEEP KILL": "goes on",
-    "new before SAY_READY KILL": "goes on",
+    "new before REPORT_READY KILL": "goes on",
     "new before TAKE KILL": "goes on",
     "new after TAKE KILL": "goes on",
     "taker before Accepted KILL": "goes on",
@@ -308,7 +308,7 @@ class FaultTests(SynchronousTestCase):
             (port,) = old.wait_for_ports()
             with to_port(port)() as connection:
                 exchange(connection, b"before")
-                new = service.start(fault="new after SAY_READY TERM")
+                new = service.start(fault="new after REPORT_READY TERM")
                 self.assertEqual(connection.recv(1), b"")
             new.wait()
             old.wait()
@@ -345,7 +345,7 @@ class BadInputTests(SynchronousTestCase):
         """Of another type, a file, or one that closes each connection."""
         with Service("twsock-stream", "-e", TCP) as service:
             service.control.write_text("data")
-            self.refused(service.start(), "--control .*: nothing taken: it is no socket")
+            self.refused(service.start(), "--control .*: nothing taken: it is not a socket")
             self.assertEqual(service.control.read_text(), "data")
             service.control.unlink()
             with socket.socket(socket.AF_UNIX) as stream:

@@ -37,7 +37,7 @@ class TableTests(SynchronousTestCase):
 
     def test_a_process_that_ends_says_so_if_the_old_one_listens(self) -> None:
         """Without a farewell, the old one would accept again."""
-        self.assertIn(Action.SAY_FAREWELL, follow(State.READY, Event.STOPPED).actions)
+        self.assertIn(Action.SEND_FAREWELL, follow(State.READY, Event.STOPPED).actions)
 
     def test_an_event_without_a_step_is_named(self) -> None:
         """The error names the event and the state."""

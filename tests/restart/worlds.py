@@ -27,8 +27,8 @@ _TO_NEW = {
     OldAction.REPORT: (NewEvent.MOVED,),
 }
 _TO_OLD = {
-    NewAction.SAY_READY: (OldEvent.READY,),
-    NewAction.SAY_FAREWELL: (OldEvent.FAREWELL,),
+    NewAction.REPORT_READY: (OldEvent.READY,),
+    NewAction.SEND_FAREWELL: (OldEvent.FAREWELL,),
 }
 
 

@@ -120,4 +120,4 @@ class DetachingTests(KernelCase):
     def test_a_transport_in_memory_has_no_socket(self) -> None:
         """Nor has one of a TLS endpoint, whose bytes are not those on the wire."""
         connected = Connected(FrameRecorder)
-        self.assertRaisesRegex(LocalProtocolError, "no plain socket", connected.protocol.detach)
+        self.assertRaisesRegex(LocalProtocolError, "not a plain socket", connected.protocol.detach)

@@ -249,7 +249,7 @@ class StateTests(MovingCase):
         detached, record = take_out(protocol)
         self.addCleanup(detached.close)
         for factory in (LineEchoFactory(self.reactor), self.serve(Inheriting)):
-            with self.assertRaisesRegex(LocalProtocolError, "a connection of .*Counting"):
+            with self.assertRaisesRegex(LocalProtocolError, "connection is of .*Counting"):
                 factory.resume(detached, record)
 
     def test_a_class_that_no_longer_declares_its_state_is_refused(self) -> None:
@@ -257,7 +257,7 @@ class StateTests(MovingCase):
         here, peer = tcp_pair()
         with here, peer:
             record = encode_record(MovingRecord(name_of(Inheriting), state=b"1"))
-            with self.assertRaisesRegex(LocalProtocolError, "Inheriting, served is"):
+            with self.assertRaisesRegex(LocalProtocolError, "Inheriting, but this server has"):
                 self.serve(Inheriting).resume(DetachedConnection(here), record)
 
     def test_import_state_may_refuse_in_its_own_words(self) -> None:
@@ -614,7 +614,7 @@ class FactsTests(MovingCase):
         peer.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n" + encode_frame(b"a")[:3])
         connection.transport.doRead()
         (protocol,) = self.factory.movable()
-        self.assertRaisesRegex(LocalProtocolError, "no plain socket", protocol.detach)
+        self.assertRaisesRegex(LocalProtocolError, "not a plain socket", protocol.detach)
         other = self.serve(Counting, max_connections_per_address=1)
         moved = self.move(self.move(protocol, other), other)
         peer.send(encode_frame(b"a")[3:])

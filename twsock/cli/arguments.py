@@ -201,7 +201,7 @@ def parse_restart(words: Sequence[str]) -> RestartArguments:
     """
     Read the words after ``twsock restart``.
 
-    :raises UsageError: with what is wrong, also if COMMAND has not the same ``--control``.
+    :raises UsageError: when a word is wrong, or COMMAND does not have the same ``--control``.
     :raises SystemExit: with 0, after the help was printed.
     """
     parser = _Parser("twsock restart", RESTART_HELP)

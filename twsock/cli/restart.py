@@ -185,7 +185,7 @@ class _Observer:
         return f"{error.strerror or error}"
 
     def _watch(self) -> None:
-        # If the process has ended the connection, the next read says so.
+        # If the process has ended the connection, the next read reports that.
         with contextlib.suppress(ConnectionError):
             self._socket.send(encode_restart(Watch()))
 
@@ -249,11 +249,11 @@ class _Program:
         return f"{self.name} was ended by {signal.Signals(-self._status).name} before it served"
 
     def keep(self) -> None:
-        """Do not end the process in the end: no other one serves."""
+        """Leave the process running at the end of the block: no other process serves."""
         self._is_kept = True
 
     def release(self) -> None:
-        """Let the process outlive this command; the kernel has chosen its next parent then."""
+        """Leave the process running; when this returns, the kernel has chosen its next parent."""
         self._is_kept = True
         self._end_parent()
 
@@ -377,7 +377,7 @@ class _Wait:
         """Read a packet; return the line if the restart has succeeded."""
         packet = self._observer.receive()
         if isinstance(packet, (RestartFailed, RestartRefused)):
-            # The program ends by itself, and may have to say why.
+            # The program ends by itself, and may report the reason.
             self._program.wait_for_end()
             reason = self._program.failure or f"the restart failed: {packet.reason}"
             raise CommandError(f"{reason}; {self._fate}")

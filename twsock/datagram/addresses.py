@@ -62,7 +62,7 @@ class Destinations:
         :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has the name of the
             zone; with ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when the port is 0.
         :raises LocalProtocolError: when the address has the wrong family, is not the connected
-            peer, or is no group and the port is shared for multicast.
+            peer, or is not a group and the port is shared for multicast.
         """
         if self.peer is not None:
             if address is not None and address[:2] != self.peer[:2]:

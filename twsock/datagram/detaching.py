@@ -1,5 +1,5 @@
 """
-Takes a port off its UDP socket and puts one on: port → **detaching** → socket and its state.
+Separates a port from its UDP socket, and back: port → **detaching** → socket and its state.
 
 The base of `twsock.datagram.port.DatagramPort`. It holds nothing.
 """
@@ -101,8 +101,8 @@ class DetachableDatagramPort(DatagramDescriptor):
         :param udp: the port uses a copy, and this object is closed; if the call fails, it is only
             made non-blocking.
         :param state: of the detached value; None for a socket with default options.
-        :raises ValueError: when it is no bound UDP socket, or the state has an option that does not
-            exist or is out of bounds.
+        :raises ValueError: when it is not a bound UDP socket, or the state has an option that does
+            not exist or is out of bounds.
         :raises SocketError: when no descriptor is free.
         """
         state = DatagramState() if state is None else state

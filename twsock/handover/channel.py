@@ -141,8 +141,8 @@ def take(
     """
     Take sockets from the process at the other end of a channel, and acknowledge them.
 
-    A packet that is no valid offer, or an offer of another kind, is refused: the descriptors that
-    came with it are closed, and one line is logged.
+    An invalid offer, an offer of another kind and any other packet are refused: the descriptors
+    beside it are closed, and one line is logged.
 
     :param channel: a connected UNIX socket of type SEQPACKET. It is closed at the end.
     :param kind: the class of the value: `twsock.handover.DetachedConnection`, ``DetachedListener``,
@@ -170,7 +170,7 @@ def _check(channel: socket.socket, timeout: float) -> None:
 
 
 class _Channel:
-    """The part of both sides that reads packets, and ends."""
+    """The end of a channel: reads packets until a deadline; the base of both sides."""
 
     _log = TextLogger()
 
@@ -185,7 +185,7 @@ class _Channel:
     # Implemented by both sides.
 
     def follow(self, event: HandoverEvent, reason: str) -> None:
-        """Take the step for an event."""
+        """Change the state for an event, and act on the new state."""
         raise NotImplementedError
 
     def received(self, packet: Packet, descriptors: list[int]) -> None:
@@ -215,7 +215,7 @@ class _Channel:
                 f"process {process} is of user {user}, this process of user {os.geteuid()}"
             )
 
-    def say(self, packet: Packet) -> bool:
+    def send(self, packet: Packet) -> bool:
         """Send a packet; return whether the kernel has it."""
         try:
             self._channel.send(encode_packet(packet), socket.MSG_NOSIGNAL)
@@ -224,7 +224,7 @@ class _Channel:
         return True
 
     def end(self, result: object) -> None:
-        """Close the channel, and fire."""
+        """Close the channel, and fire the Deferred of `begin` with the result or the error."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
@@ -306,7 +306,8 @@ class _Giving(_Channel):
         return self.begin(timeout)
 
     def received(self, packet: Packet, descriptors: list[int]) -> None:
-        reason = packet.reason if isinstance(packet, Refused) else "the other side broke the rules"
+        unexpected = "the other process sent an unexpected packet"
+        reason = packet.reason if isinstance(packet, Refused) else unexpected
         self.follow(_EVENTS[type(packet)], reason)
 
     def follow(self, event: HandoverEvent, reason: str) -> None:
@@ -315,7 +316,7 @@ class _Giving(_Channel):
             self._detached.close()
             self.end(None)
         elif self._state is GiverState.KEPT:
-            self.say(Withdrawn())
+            self.send(Withdrawn())
             self.end(HandoverError(f"not handed over: {reason}"))
         elif before is not self._state:
             # From now on no acknowledgement can be sent; one that was sent is read.
@@ -363,14 +364,14 @@ class _Taking(_Channel):
         if self._state is TakerState.DECIDING:
             self._decide()
         elif self._state is TakerState.HELD:
-            sent = self.say(Accepted())
+            sent = self.send(Accepted())
             self.follow(HandoverEvent.SENT if sent else HandoverEvent.NOT_SENT, "")
         elif self._state is TakerState.TAKEN:
             taken, self._taken = self._taken, None
             self.end(taken)
         elif self._state is TakerState.EMPTY:
             if before is not TakerState.UNSURE:
-                self.say(Refused(reason))
+                self.send(Refused(reason))
             self._drop(reason)
 
     def _decide(self) -> None:

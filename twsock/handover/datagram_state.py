@@ -155,7 +155,7 @@ def decode_datagram_state(data: bytes) -> DatagramState:
     """
     Return the state of these bytes.
 
-    :raises RemoteProtocolError: when they are no state.
+    :raises RemoteProtocolError: when they are not a state.
     """
     reader = _Reader(data)
     flags = reader.read_number(_BYTE)

@@ -71,7 +71,7 @@ class HandoverEvent(KeyEnum):
 
 
 class GiverState(KeyEnum):
-    """How far the giver is."""
+    """The state of the giver."""
 
     OFFERED = "the offer is with the kernel"
     READING_ON = "it reads to the end of the channel"
@@ -80,7 +80,7 @@ class GiverState(KeyEnum):
 
 
 class TakerState(KeyEnum):
-    """How far the taker is."""
+    """The state of the taker."""
 
     WAITING = "no offer has arrived"
     DECIDING = "it holds the connection, and its application decides"

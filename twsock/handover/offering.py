@@ -1,8 +1,8 @@
 """
 Offers of a hand-over: detached value → **packet, descriptors and sealed state** → detached value.
 
-Used by `twsock.handover.channel` on both sides. An offer that is not as it should be is refused
-before anything of it is used. Nothing is held.
+Used by `twsock.handover.channel` on both sides. An invalid offer is refused before any part of it
+is used. Nothing is held.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def kind_of(value: type) -> SocketKind:
     """
     Return the kind of a class of detached values.
 
-    :raises ValueError: when it is no such class.
+    :raises ValueError: for any other class.
     """
     kind = _CLASSES.get(value)
     if kind is None:
-        raise ValueError(f"{value!r} is no class of detached values")
+        raise ValueError(f"{value!r} is not a class of detached values")
     return kind
 
 
@@ -92,7 +92,7 @@ def open_offer(offer: Offer, descriptors: list[int], kind: SocketKind) -> tuple[
 
     :param kind: the kind that is taken.
     :returns: the value, and the bytes of the application.
-    :raises RemoteProtocolError: when the offer is not as it should be; the list is unchanged.
+    :raises RemoteProtocolError: when the offer is invalid; the list is unchanged.
     """
     if offer.kind is not kind:
         raise RemoteProtocolError(f"a {offer.kind.name} was offered, not a {kind.name}")
@@ -107,7 +107,7 @@ def open_offer(offer: Offer, descriptors: list[int], kind: SocketKind) -> tuple[
             _check_socket(sockets[-1], kind)
         families = {one.family for one in sockets}
         if state.ports and len(families) != len(sockets):
-            raise RemoteProtocolError("both UDP sockets have one address family")
+            raise RemoteProtocolError("both UDP sockets of the offer have the same address family")
     except BaseException:
         for one in sockets:
             one.detach()
@@ -146,7 +146,7 @@ def _open_socket(number: int) -> socket.socket:
     try:
         return socket.socket(fileno=number)
     except OSError as error:
-        raise RemoteProtocolError("a descriptor of the offer is no socket") from error
+        raise RemoteProtocolError("a descriptor of the offer is not a socket") from error
 
 
 def _check_socket(offered: socket.socket, kind: SocketKind) -> None:
@@ -178,7 +178,7 @@ def _read_state(memory: int, size: int) -> bytes:
     try:
         seals = fcntl.fcntl(memory, fcntl.F_GET_SEALS)
     except OSError as error:
-        raise RemoteProtocolError("the second descriptor is no file in memory") from error
+        raise RemoteProtocolError("the second descriptor is not a file in memory") from error
     actual = os.fstat(memory).st_size
     if seals & _SEALS != _SEALS or actual != size:
         raise RemoteProtocolError(f"the state is not sealed, or has {actual} bytes, not {size}")

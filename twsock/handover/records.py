@@ -38,7 +38,7 @@ __all__ = [
     "encode_state",
 ]
 
-#: The version of packets and state. A change of either has another number.
+#: The version of packets and state; every change of either format increases it.
 VERSION: Final = 2
 
 #: The longest packet, in bytes.
@@ -75,7 +75,7 @@ class SocketKind:
     A kind of socket that moves.
 
     :ivar number: in the offer.
-    :ivar most_sockets: how many sockets it has, at most; at least one.
+    :ivar most_sockets: how many sockets it has at most; it has at least one.
     """
 
     number: int
@@ -98,6 +98,7 @@ class Offer:
     """
     The giver offers sockets; their descriptors and that of the state are beside it.
 
+    :ivar state_size: size of the state in bytes.
     :ivar kind: what the sockets are.
     :ivar sockets: how many there are.
     """
@@ -164,7 +165,7 @@ def decode_packet(data: bytes) -> Packet:
     """
     Return the packet of these bytes.
 
-    :raises RemoteProtocolError: when they are no packet of this version.
+    :raises RemoteProtocolError: when they are not a packet of this version.
     """
     if not _HEADER.size <= len(data) <= MAX_PACKET or not data.startswith(_MAGIC):
         raise RemoteProtocolError("the packet is not that of a hand-over of twsock")
@@ -222,7 +223,7 @@ def decode_state(data: bytes, kind: SocketKind = _CONNECTION, sockets: int = 1) 
     Return the state of these bytes.
 
     :param kind: of the offer, as ``sockets``.
-    :raises RemoteProtocolError: when they are no such state of this version.
+    :raises RemoteProtocolError: when they are not such a state of this version.
     """
     if len(data) > MAX_STATE:
         raise RemoteProtocolError(f"the state has {len(data)} bytes, limit is {MAX_STATE}")

@@ -2,7 +2,7 @@
 Checks of a bound socket that another process has opened: socket → **accepted or refused**.
 
 Some options have to be set before the bind. If they differ from those that this process wants, the
-socket cannot be used.
+socket cannot be used. Nothing is held.
 """
 
 from __future__ import annotations

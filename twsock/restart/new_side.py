@@ -17,9 +17,9 @@ States::
       └── anything else ───┴─> FAILED <── refused, ────────┴── refused ─────────┘
                                           foreign, stopped
 
-Why the end of the channel is no failure: an old process that goes on always sends a refusal first.
-So an end without a refusal means that the old process is dead. The new process may hold the only
-copies of the sockets, with the connections that wait in them.
+Why the end of the channel is not a failure: an old process that goes on always sends a refusal
+first. So an end without a refusal means that the old process is dead. The new process may hold the
+only copies of the sockets, with the connections that wait in them.
 
 Why a farewell: without one, the old process takes the end of the channel for the death of the new
 one, and accepts again.
@@ -37,7 +37,7 @@ __all__ = ["TABLE", "Action", "Event", "State", "Step", "follow"]
 
 
 class State(enum.Enum):
-    """How far the new process is."""
+    """The state of the new process in a restart."""
 
     ASKED = "it has asked for the sockets"
     RECEIVING = "it has some of the sockets"
@@ -69,10 +69,10 @@ class Action(enum.Enum):
     KEEP = "keep the socket"
     OWN_PATHS = "own the UNIX paths"
     DROP = "close the sockets, and leave UNIX paths to the old process"
-    SAY_READY = "send ready"
+    REPORT_READY = "report that it is ready"
     TAKE = "take the connection"
     LOG = "log the numbers"
-    SAY_FAREWELL = "send farewell"
+    SEND_FAREWELL = "send the farewell"
     CLOSE = "close the channel"
     END = "end the process in order, and leave UNIX paths to the old process"
 
@@ -110,19 +110,19 @@ TABLE: Final[Mapping[tuple[State, Event], Step]] = {
     (_S.RECEIVING, _E.LISTED): _to(_S.HELD),
     (_S.RECEIVING, _E.BROKEN): _to(_S.ALONE, _A.OWN_PATHS, _A.CLOSE),
     (_S.HELD, _E.BROKEN): _to(_S.ALONE, _A.OWN_PATHS, _A.CLOSE),
-    (_S.HELD, _E.STARTED): _to(_S.READY, _A.SAY_READY),
+    (_S.HELD, _E.STARTED): _to(_S.READY, _A.REPORT_READY),
     (_S.READY, _E.CONNECTION): _to(_S.READY, _A.TAKE),
-    # Not before: until then, a refusal may be on its way.
+    # Not before MOVED: until then, a refusal may be on its way.
     (_S.READY, _E.MOVED): _to(_S.READY, _A.OWN_PATHS, _A.LOG),
     (_S.READY, _E.BROKEN): _to(_S.ALONE, _A.OWN_PATHS, _A.CLOSE),
-    # It crossed the report that this process is ready.
+    # The refusal crossed the report that this process is ready.
     (_S.READY, _E.REFUSED): _to(_S.FAILED, _A.END, _A.CLOSE),
     # An old process that breaks the format is alive; with the farewell, it ends.
     **{
-        (_S.READY, event): _to(_S.ALONE, _A.OWN_PATHS, _A.SAY_FAREWELL, _A.CLOSE)
+        (_S.READY, event): _to(_S.ALONE, _A.OWN_PATHS, _A.SEND_FAREWELL, _A.CLOSE)
         for event in (_E.SOCKET, _E.LISTED, _E.FOREIGN)
     },
-    (_S.READY, _E.STOPPED): _to(_S.ENDING, _A.SAY_FAREWELL, _A.CLOSE),
+    (_S.READY, _E.STOPPED): _to(_S.ENDING, _A.SEND_FAREWELL, _A.CLOSE),
     (_S.ALONE, _E.STARTED): _to(_S.ALONE),
     (_S.ALONE, _E.STOPPED): _to(_S.ENDING),
     (_S.FAILED, _E.STOPPED): _to(_S.FAILED),

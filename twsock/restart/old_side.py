@@ -38,7 +38,7 @@ __all__ = ["TABLE", "Action", "Event", "State", "Step", "follow"]
 
 
 class State(enum.Enum):
-    """How far the old process is."""
+    """The state of the old process in a restart."""
 
     SERVING = "it serves; no restart is under way"
     SHARED = "both processes hold the sockets, and this one serves"

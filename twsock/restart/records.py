@@ -35,7 +35,7 @@ __all__ = [
     "encode_restart",
 ]
 
-#: The version of the packets. A change of them has another number.
+#: The version of the packets; every change of the format increases it.
 RESTART_VERSION: Final = 1
 
 #: The longest packet, in bytes.
@@ -60,7 +60,7 @@ class TakeOver:
     """
     New to old: asks for the sockets; the first packet of a restart.
 
-    :ivar process: the number of the new process.
+    :ivar process: the process id of the new process.
     """
 
     process: int
@@ -71,7 +71,7 @@ class SharedSocket:
     """
     Old to new: a listening socket or UDP port; its descriptor is beside it.
 
-    :ivar name: 1 to `MAX_NAME` bytes of UTF-8; the services give it a meaning.
+    :ivar name: 1 to `MAX_NAME` bytes of UTF-8; the services define the names.
     """
 
     name: str
@@ -139,7 +139,7 @@ class Watching:
     """
     Old to observer: the result will follow.
 
-    :ivar process: the number of the old process.
+    :ivar process: the process id of the old process.
     """
 
     process: int
@@ -150,7 +150,7 @@ class Restarted:
     """
     Old to observer: a new process serves.
 
-    :ivar process: the number of the new process.
+    :ivar process: the process id of the new process.
     """
 
     process: int
@@ -237,7 +237,7 @@ def decode_restart(data: bytes) -> RestartPacket:
     """
     Return the packet of these bytes.
 
-    :raises RemoteProtocolError: when they are no packet of this version.
+    :raises RemoteProtocolError: when they are not a packet of this version.
     """
     if not _HEADER.size <= len(data) <= MAX_RESTART_PACKET or not data.startswith(_MAGIC):
         raise RemoteProtocolError("the packet is not that of a restart of twsock")

@@ -1,8 +1,8 @@
 """
-What ``--check`` finds before a start: options → services → **check** → lines for the user.
+The checks of ``--check``: options → services → **check** → lines for the user.
 
-The options were parsed before. This module looks at the things that a start would use: addresses of
-this machine, paths of UNIX sockets, and endpoints that are given twice. A socket is bound to a free
+The options were parsed before. This module checks what a start would use: addresses of this
+machine, paths of UNIX sockets, and endpoints that are given twice. A socket is bound to a free
 port of an address for a moment, and listens on nothing. No file is made.
 """
 
@@ -79,7 +79,7 @@ def _check_address(host: str) -> None:
     """
     Check that this machine has an address; bind a socket to it for a moment.
 
-    :raises OSError: when it has not, or the name of a host is not known.
+    :raises OSError: when the machine does not have it, or the name of a host is not known.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -95,7 +95,7 @@ def _check_path(text: str) -> None:
     Check that a UNIX socket can be made.
 
     :raises OSError: when the folder is missing, or this user may not write there.
-    :raises CannotListenError: when the path is too long, or no socket.
+    :raises CannotListenError: when the path is too long, or is not that of a socket.
     """
     if text.startswith("\0"):
         return

@@ -104,7 +104,7 @@ class _TcpSocket:
         inherited.listen(self.backlog)
 
     def share(self, first: socket.socket) -> socket.socket:
-        # Port 0 is chosen once.
+        # The system chooses the number for port 0 only once.
         return replace(self, port=first.getsockname()[1])._open()
 
     def _make(self) -> socket.socket:
@@ -118,7 +118,7 @@ class _TcpSocket:
     def _where(self) -> Any:
         if not isIPv6Address(self.interface):
             return self.interface, self.port
-        # With the index of the zone.
+        # The result has the index of the zone.
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         (found, *_) = socket.getaddrinfo(self.interface, self.port, flags=numeric)
         return found[4]
@@ -142,7 +142,7 @@ class _UnixSocket:
         try:
             self.settings.apply(inherited, self.path)
         except FileNotFoundError:
-            # The path was removed; a worker shares its socket with the others all the same.
+            # The path was removed. A worker uses the socket that it shares with the others.
             inherited.listen(self.settings.backlog)
         except OSError as error:
             raise CannotListenError(None, str(self.path), error) from error
@@ -182,7 +182,7 @@ class _UdpSocket:
 
     def open(self) -> socket.socket:
         if self.shares_port and self.port:
-            # As for TCP.
+            # With SO_REUSEPORT alone, the port could be shared with another service.
             open_udp_socket(self.address, self.port, self.options).udp.close()
         self.opened = open_udp_socket(
             self.address, self.port, self.options, shares_port=self.shares_port

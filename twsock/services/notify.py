@@ -41,7 +41,7 @@ _MAX_STATUS: Final = 900
 #: Seconds that are added to the time of a stop: what follows the drain takes part of a second.
 _MARGIN: Final = 5.0
 
-#: Seconds to wait until a new main process is a child of the service manager, and between looks.
+#: Seconds to wait until a new main process is a child of the service manager, and between checks.
 _ADOPTION: Final = 5.0
 _ADOPTION_INTERVAL: Final = 0.02
 
@@ -50,7 +50,7 @@ _MAX_MICROSECONDS: Final = 2**63
 
 
 class _Phase(Enum):
-    """What the service manager was told last."""
+    """The last report to the service manager."""
 
     STARTING = auto()
     READY = auto()
@@ -165,9 +165,9 @@ class Notifier:
         """
         Report as `notify_main_process`, once that process is a child of the service manager.
 
-        systemd looks for its parent only when the process is reported. If that is another one,
-        systemd kills the main process at a stop, and does not wait for its drain. ``twsock
-        restart`` has a process that is the parent until the restart has succeeded.
+        systemd looks up the parent of a process only when the process is reported. If the parent is
+        another process, systemd kills the main process at a stop, and does not wait for its drain.
+        A process of ``twsock restart`` is the parent until the restart has succeeded.
 
         :returns: fires when the process was reported, after 5 seconds at the latest.
         """

@@ -63,7 +63,7 @@ class ProcessOptions(Options):
         ["workers", None, None, "Processes that serve: a number, or auto for one per core."],
     ]
     optFlags: list[list[Any]] = [
-        ["check", None, "Check the options, say what would be done, and exit."],
+        ["check", None, "Check the options, print what would be done, and exit."],
     ]
 
     @property
@@ -109,7 +109,7 @@ class ProcessOptions(Options):
         except (UsageError, StartError) as error:
             if self.workers.is_worker:
                 raise self.workers.failed(StartError(str(error))) from error
-            # An error may precede the option.
+            # The option may stand after the error, so it is not parsed yet.
             if isinstance(error, StartError) or "--check" not in given:
                 raise
             raise StartError(f"twsock: {error}") from error
@@ -118,7 +118,7 @@ class ProcessOptions(Options):
         """
         Check these options, and those options of ``twistd`` whose errors it does not report.
 
-        :raises UsageError: when an option of this class is invalid; says what it takes.
+        :raises UsageError: when an option of this class is invalid; names the valid values.
         :raises StartError: when an option of ``twistd`` cannot be used.
         """
         from twsock.services.metrics import check_metrics

@@ -74,9 +74,9 @@ class _ProcessSignals:
         """
         Ignore SIGTERM and SIGINT from now on: the process is a worker, which its parent stops.
 
-        A terminal sends SIGINT to both, and systemd SIGTERM. If each of them stopped a worker, and
-        its parent as well, the second one would end its connections at once. `hold_signals` of the
-        parent covers the time before, until the reactor runs.
+        A terminal sends SIGINT to the parent and its workers, and systemd sends SIGTERM to both. A
+        worker would take the later command of its parent for a second signal, and abort its
+        connections. `hold_signals` of the parent covers the time before, until the reactor runs.
         """
         self._has_parent = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)

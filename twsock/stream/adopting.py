@@ -28,7 +28,7 @@ def adopt_socket(
 
     The reactor uses a copy of the descriptor, and the Python object is closed.
 
-    :raises ValueError: when the socket is no stream socket.
+    :raises ValueError: when the socket is not a stream socket.
     :raises SocketError: when the socket is not connected. It stays open then.
     """
     if connection.type != socket.SOCK_STREAM:

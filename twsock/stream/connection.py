@@ -322,7 +322,7 @@ class Connection(EndingTransport):
         if below is None and with_header and self.proxy_header is not None:
             below = plain_socket(transport.transport)
         if below is None:
-            raise LocalProtocolError("cannot detach: the transport is no plain socket")
+            raise LocalProtocolError("cannot detach: the transport is not a plain socket")
         if transport.disconnecting or transport._aborting:
             raise LocalProtocolError("cannot detach: the transport was closed")
         if transport.producer not in (None, self._watch):

@@ -80,7 +80,7 @@ class Counters:
             setattr(self, each.name, _add(mine, theirs))
 
     def returned(self) -> None:
-        """Count a connection that nobody took: it has left, and was taken over from nobody."""
+        """Undo the counts of a connection that was offered and stays: it did not end here."""
         self.taken -= 1
         self.ended -= 1
 
@@ -115,7 +115,7 @@ class Counters:
         self.refused_requests[key] = self.refused_requests.get(key, 0) + 1
 
     def count_close(self, code: int) -> None:
-        """Count the end of a WebSocket; a peer can choose among few keys only."""
+        """Count the end of a WebSocket, by few keys: the peer chooses the code."""
         key = code - code % 1000 if code >= _FIRST_PRIVATE_CODE else int(code)
         self.closes[key] = self.closes.get(key, 0) + 1
 
@@ -123,8 +123,8 @@ class Counters:
 #: The first code of a close frame that is not defined by the protocol (:rfc:`6455`, 7.4.2).
 _FIRST_PRIVATE_CODE: Final = 3000
 
-#: Counts connections whose numbers nobody reads, such as those of clients. An addition costs less
-#: than a check whether there is anything to add to.
+#: Counts connections without a server, such as those of clients; its numbers are not read. An
+#: addition costs less than a check whether a connection is counted.
 NOT_COUNTED: Final = Counters()
 
 

@@ -1,7 +1,7 @@
 """
-Takes a protocol off its socket and puts one on: protocol → **detaching** → socket and its bytes.
+Separates a protocol from its socket, and back: protocol → **detaching** → socket and its bytes.
 
-The base of `twsock.stream.protocol.StreamProtocol`, which says when a hand-over is possible.
+The base of `twsock.stream.protocol.StreamProtocol`, which decides when a hand-over is possible.
 `twsock.stream.resuming` uses it for protocols that move with their state. Holds the record of a
 connection that was moved until it continues.
 """
@@ -59,7 +59,7 @@ class DetachableProtocol(ConnectionProtocol):
         :returns: the socket, which the caller owns now, and the bytes for `from_socket`.
         :raises LocalProtocolError: when a handler runs, also if it makes this call; during an
             upgrade and under TLS; on a WebSocket; when one direction has ended; when the transport
-            is no socket of the reactor, or has a producer. Nothing has changed then.
+            is not a socket of the reactor, or has a producer. Nothing has changed then.
         :raises ClosedError: when this end was closed, or the connection was lost.
         :raises SocketError: when no descriptor is free. Nothing has changed then.
         """
@@ -82,7 +82,7 @@ class DetachableProtocol(ConnectionProtocol):
         :param connection: TCP or UNIX. The reactor uses a copy, and this object is closed.
         :param unread: handled before the bytes that the kernel holds.
         :param unsent: sent before anything that the protocol writes.
-        :raises ValueError: when it is no stream socket.
+        :raises ValueError: when it is not a stream socket.
         :raises SocketError: when it is not connected. It is then unchanged, except for being
             non-blocking.
         """

@@ -1,9 +1,9 @@
 """
 Moves the connections of a server to another process: factory → **moving** → hand-overs.
 
-`give_connections` offers each connection that can move, and continues those here that nobody took;
-`take_connection` is the other side. Which connections move, and what moves with them, is decided in
-`twsock.stream.resuming`. At most `MOST_AT_ONCE` hand-overs are under way, and no more of them begin
+`give_connections` offers each connection that can move, and continues here those that were not
+taken. `take_connection` is the other side. `twsock.stream.resuming` decides which connections move,
+and what moves with them. At most `MOST_AT_ONCE` hand-overs are under way, and no more of them begin
 in one turn of the reactor. So memory is bounded, and all other connections are served meanwhile.
 """
 
@@ -45,7 +45,7 @@ MOST_AT_ONCE: Final = 16
 #: alone. There are up to three copies of them in this process.
 MOST_BYTES: Final = 16 * 1024 * 1024
 
-#: How many connections that cannot move one of these looks at in one turn of the reactor.
+#: How many connections that cannot move are skipped in one turn of the reactor, by each hand-over.
 _MOST_SKIPPED: Final = 64
 
 _log = TextLogger()
@@ -146,7 +146,7 @@ class _Giving:
                 await self._next_turn()
 
     async def _await_room(self, size: int) -> bool:
-        """Wait until so many bytes may be under way, too; return whether to go on."""
+        """Wait until that many more bytes may be under way; return whether to go on."""
         while self._bytes and self._bytes + size > MOST_BYTES and not self._is_stopped:
             await self._ended.wait()
         return not self._is_stopped
@@ -177,12 +177,12 @@ class _Giving:
             await self._give(detached, record, counters)
         finally:
             self._bytes -= size
-            # Those who wait again have to wait for the next end.
+            # A waiter that has to wait again waits for the next end.
             ended, self._ended = self._ended, Waiters()
             ended.fire()
 
     async def _give(self, detached: DetachedConnection, record: bytes, counters: Counters) -> None:
-        """Offer one connection; continue it if nobody takes it."""
+        """Offer one connection; continue it here if it is not taken."""
         is_late = False
         try:
             offering = self._offer(detached, record)

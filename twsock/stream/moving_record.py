@@ -22,7 +22,7 @@ __all__ = ["MAX_EXPORTED", "MovingRecord", "decode_record", "encode_record"]
 #: The longest state that a protocol may export, in bytes.
 MAX_EXPORTED: Final = 64 * 1024
 
-#: The version of the record. Any change of it has another number.
+#: The version of the record; every change of the format increases it.
 _VERSION: Final = 1
 
 #: Version; flags; seconds since the connection was accepted, and since its last whole message, in
@@ -111,7 +111,7 @@ def decode_record(data: bytes) -> MovingRecord:
     """
     Return the record of these bytes.
 
-    :raises RemoteProtocolError: when they are no record of this version.
+    :raises RemoteProtocolError: when they are not a record of this version.
     """
     if data and data[0] != _VERSION:
         raise RemoteProtocolError(
@@ -161,7 +161,7 @@ def _encode_address(address: _Address) -> bytes:
 
 
 class _Reader:
-    """Takes values off the bytes of a record."""
+    """Reads the values of a record, in order."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -195,7 +195,7 @@ class _Reader:
         try:
             return self.take_sized(limit).decode()
         except UnicodeDecodeError:
-            raise RemoteProtocolError("a text in the record of a connection is no UTF-8") from None
+            raise RemoteProtocolError("a text in the record of a connection is not UTF-8") from None
 
     def take_address(self) -> _Address:
         """Return an address of a PROXY header."""

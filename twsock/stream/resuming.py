@@ -2,7 +2,7 @@
 Protocols that move with their state: connection → **resuming** → connection of another process.
 
 A connection moves between two messages. `take_out` exports the state of its protocol, and detaches
-it. In the other process `restore_state` gives the state to a new protocol of the same class, and
+it. In the other process `restore_state` passes the state to a new protocol of the same class, and
 `RestoredConnection` continues the connection with it. Used by
 `twsock.protocols.StreamServerFactory` and `twsock.stream.moving`. Holds nothing.
 """
@@ -143,7 +143,9 @@ def restore_state(protocol: DetachableProtocol, record: MovingRecord) -> None:
     """
     kind = type(protocol)
     if record.protocol != name_of(kind) or not _declares_state(kind):
-        raise LocalProtocolError(f"a connection of {record.protocol}, served is {name_of(kind)}")
+        raise LocalProtocolError(
+            f"the connection is of {record.protocol}, but this server has {name_of(kind)}"
+        )
     if _needs_tls(typing.cast(Any, protocol).upgrade):
         raise LocalProtocolError("TLS is required, and the connection has none")
     try:

@@ -100,7 +100,7 @@ class ChannelTests(SynchronousTestCase):
         self.addCleanup(os.close, read)
         socket.send_fds(self.peer.socket, [encode_restart(SharedSocket("a"))], [write])
         os.close(write)
-        with self.assertRaisesRegex(RemoteProtocolError, "no socket"):
+        with self.assertRaisesRegex(RemoteProtocolError, "not a socket"):
             receive_packet(self.peer.theirs)
         # No copy of the writing end is left.
         self.assertEqual(os.read(read, 1), b"")

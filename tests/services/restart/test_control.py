@@ -166,7 +166,7 @@ class ControlTests(SynchronousTestCase):
     def test_another_first_packet_is_refused(self) -> None:
         """With one line in the log, which names the process."""
         self.start(self.control)
-        for wrong, reason in ((Ready(), "Ready is no first packet"), (b"GET /", "not that of")):
+        for wrong, reason in ((Ready(), "the first packet is Ready"), (b"GET /", "not that of")):
             peer = self.connect()
             peer.send(wrong)
             with capturedLogs() as logs:
@@ -249,7 +249,7 @@ class ControlTests(SynchronousTestCase):
         """The path was free when the process started."""
         self.control.take_over()
         self.path.write_text("data")
-        with self.assertRaisesRegex(OSError, "it is no socket"):
+        with self.assertRaisesRegex(OSError, "it is not a socket"):
             self.control.listen()
         self.assertEqual(self.path.read_text(), "data")
 

@@ -154,7 +154,7 @@ class NewProcessTests(SynchronousTestCase):
     def test_what_is_no_socket_is_left_alone(self) -> None:
         """A regular file, or a socket of another type."""
         Path(self.path).write_text("data")
-        with self.assertRaisesRegex(TakeError, "no socket"):
+        with self.assertRaisesRegex(TakeError, "not a socket"):
             self.new.take_over(self.path)
         self.assertEqual(Path(self.path).read_text(), "data")
         Path(self.path).unlink()

@@ -15,7 +15,7 @@ from twsock.services.workers.messages import WorkerCommand
 from twsock.services.workers.parent import MEASURE_TIMEOUT, STOP_MARGIN, Workers
 from twsock.services.workers.process import WorkerProcess
 
-KEPT = "; no further worker is replaced, those that run serve on"
+KEPT = "; no further worker is replaced, and the running workers go on"
 
 
 class ParentCase(SynchronousTestCase):
@@ -131,7 +131,7 @@ class ReplacementTests(ParentCase):
         self.assertEqual([len(self.started), self.lines], [4, []])
 
     def test_a_successor_that_cannot_start_ends_the_replacement(self) -> None:
-        """The old workers serve on."""
+        """The old workers go on."""
         self.run_both()
         self.workers.replace()
         self.started[2].fail("no such file")

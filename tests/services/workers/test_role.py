@@ -97,7 +97,7 @@ class WorkerTests(SynchronousTestCase):
         kept, _ = sockets.claim("tcp", "127.0.0.1", 0, socket.socket)
         self.addCleanup(kept.close)
         error = self.assertRaises(StartError, self.role().check_sockets, sockets)
-        self.assertIn("the parent has other sockets than this: tcp:127.0.0.1:0", str(error))
+        self.assertIn("this worker and its parent differ in tcp:127.0.0.1:0", str(error))
         self.role(SocketName("tcp", "127.0.0.1")).check_sockets(sockets)
 
     def test_sockets_that_no_port_serves_are_refused(self) -> None:

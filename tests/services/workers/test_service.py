@@ -347,7 +347,7 @@ class ReplacementTests(SynchronousTestCase):
             folder.write_text("no certificate")
             process.process.send_signal(signal.SIGHUP)
             line = process.wait_for("(worker 1 cannot start: .*)")
-            self.assertIn("; no further worker is replaced, those that run serve on", line)
+            self.assertIn("; no further worker is replaced, and the running workers go on", line)
             self.assertTrue(is_running(parent.pids[1]))
             hidden.rename(folder)
             process.process.send_signal(signal.SIGHUP)

@@ -136,7 +136,8 @@ class TableTests(SynchronousTestCase):
         """It names the event and the state, and changes nothing."""
         slot = slot_after(Event.START)
         error = self.assertRaises(LocalProtocolError, slot.handle, Event.PAUSE_OVER)
-        self.assertIn("PAUSE_OVER cannot happen to a slot that is State.STARTING", str(error))
+        expected = f"{Event.PAUSE_OVER.value} is not possible: {State.STARTING.value}"
+        self.assertEqual(str(error), expected)
         self.assertIs(slot.state, State.STARTING)
 
     def test_the_old_worker_serves_until_its_successor_is_ready(self) -> None:

@@ -75,7 +75,7 @@ class StartTests(SynchronousTestCase):
         for text in ("0", "null", '{"worker":0,"sockets":[]}', '{"worker":true,"sockets":[]}'):
             self.assertRaises(ValueError, WorkerStart.parse, text)
         error = self.assertRaises(ValueError, WorkerStart(1, _NAMES).open_sockets, 1_000_000)
-        self.assertIn("descriptor 1000000 is no socket for tcp:127.0.0.1:1337: ", str(error))
+        self.assertIn("descriptor 1000000 is not a socket for tcp:127.0.0.1:1337: ", str(error))
 
     def test_sockets_are_found_by_their_descriptors(self) -> None:
         """They are not passed on to child processes."""

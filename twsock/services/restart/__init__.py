@@ -1,8 +1,9 @@
 """
-Restart without loss, of a process with ``--control``: `twsock.restart` with its sockets and calls.
+The restart of a process with ``--control``: performs the actions of `twsock.restart`.
 
-`twsock.services.restart.control` is what a process uses. It has one object for the role of the new
-process, and one for that of the old process.
+A process uses `twsock.services.restart.process`. Its control socket is
+`twsock.services.restart.control`, with one object for the role of the new process, and one for the
+role of the old process.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ def receive_packet(channel: socket.socket) -> tuple[RestartPacket, socket.socket
 
     :returns: the packet, and the socket beside it, which the caller closes; None at the end of the
         channel.
-    :raises RemoteProtocolError: when it is no valid packet, has too few or too many descriptors, or
-        a descriptor was lost. All descriptors are closed then.
+    :raises RemoteProtocolError: when it is not a valid packet, has too few or too many descriptors,
+        or a descriptor was lost. All descriptors are closed then.
     :raises OSError: of the socket, such as BlockingIOError or TimeoutError.
     """
     with _receive(channel) as packet:
@@ -79,7 +79,7 @@ def _socket_of(descriptors: list[int]) -> socket.socket:
     try:
         found = socket.socket(fileno=descriptors[0])
     except OSError as error:
-        raise RemoteProtocolError("a descriptor is no socket") from error
+        raise RemoteProtocolError("a descriptor is not a socket") from error
     del descriptors[0]
     return found
 
@@ -93,7 +93,7 @@ class PacketReceiver(typing.Protocol):
         """Handle a packet and the socket beside it, which belongs to the receiver."""
 
     def foreign_received(self, channel: PacketChannel, reason: str) -> None:
-        """Handle anything that is no packet of this format."""
+        """Handle an invalid packet; the reason is one line."""
 
     def channel_ended(self, channel: PacketChannel) -> None:
         """Handle the end of the channel: the other process has closed it, or is dead."""
@@ -159,7 +159,7 @@ class PacketChannel:
             self._finish()
 
     def read(self) -> None:
-        """Handle all that has arrived."""
+        """Handle all packets that have arrived."""
         while not self._is_closed:
             try:
                 received = receive_packet(self._channel)
@@ -212,11 +212,11 @@ class PacketChannel:
         return "restart"
 
     def doRead(self) -> None:
-        """Handle what has arrived."""
+        """Handle all packets that have arrived."""
         self.read()
 
     def doWrite(self) -> None:
-        """Send what waits."""
+        """Send the queued packets."""
         self._flush()
 
     def connectionLost(self, _reason: Failure) -> None:

@@ -82,7 +82,7 @@ class RestartControl:
 
         :raises TakeError: when they cannot be taken.
         """
-        # A relative path is meant in the folder that twistd has changed to.
+        # A relative path is relative to the folder that twistd has changed to.
         self._path = str(Path(self._path).absolute())
         self._new.take_over(self._path)
 
@@ -99,7 +99,7 @@ class RestartControl:
         self._new.listen_to_old()
 
     def started(self) -> None:
-        """Report that all services listen, and let a further process take over later."""
+        """Report that all services listen; from now on, a further process can take over."""
         unused = self._sockets.close_unclaimed()
         if unused:
             names = ", ".join(map(str, unused))
@@ -111,7 +111,7 @@ class RestartControl:
         self._new.started()
 
     def cannot_start(self) -> None:
-        """End a process that took sockets and cannot use all of them: the old one goes on."""
+        """End this process, which cannot use all sockets that it took: the old process goes on."""
         self._new.give_back("a service cannot listen")
 
     def abandon(self, reason: str) -> None:
@@ -137,7 +137,7 @@ class RestartControl:
     # Called by the process when another one serves.
 
     def pause(self) -> None:
-        """Accept no further process: another one does."""
+        """Accept no further process: another process does."""
         resting, self._resting = self._resting, None
         if resting is not None and resting.active():
             resting.cancel()
@@ -179,16 +179,17 @@ class RestartControl:
             self._release(channel)
             self._old.watch(channel)
         else:
-            self.foreign_received(channel, f"{type(packet).__name__} is no first packet")
+            name = type(packet).__name__
+            self.foreign_received(channel, f"the first packet is {name}, not TakeOver or Watch")
 
     def foreign_received(self, channel: PacketChannel, reason: str) -> None:
-        """Refuse a process that sends anything else."""
+        """Refuse a process that sends an invalid packet."""
         self._refuse(channel.process, channel.user, reason)
         channel.send(RestartRefused(reason))
         self._forget(channel)
 
     def channel_ended(self, channel: PacketChannel) -> None:
-        """Forget a process that has connected, and has left."""
+        """Forget a process that has closed its connection."""
         self._forget(channel)
 
     # Called by the reactor.

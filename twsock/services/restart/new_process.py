@@ -69,11 +69,11 @@ def find_old_process(path: str) -> socket.socket | None:
     Connect to the control socket of a process that serves.
 
     :returns: None when no process serves: there is no file, or nobody listens on the socket.
-    :raises TakeError: when the file is no control socket, or cannot be used.
+    :raises TakeError: when the file is not a control socket, or cannot be used.
     """
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise TakeError("it is no socket; another program's file is left alone")
+            raise TakeError("it is not a socket; the file of another program is not replaced")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -99,7 +99,7 @@ class NewProcess:
 
     :param lead: called when this process reports to the service manager from now on.
     :param users: the users that the old process may have.
-    :ivar state: how far it is; None if there was no old process.
+    :ivar state: the state of the restart; None if there was no old process.
     """
 
     _log = TextLogger()
@@ -156,7 +156,7 @@ class NewProcess:
         self._log.info("restart: took {count} sockets", count=len(self._taken))
 
     def _take_sockets(self, path: str) -> None:
-        """Take the sockets of the process that listens; the state says how far this came."""
+        """Take the sockets of the process that listens; `state` has the result."""
         self._raw = find_old_process(path)
         if self._raw is None:
             return
@@ -196,7 +196,7 @@ class NewProcess:
         else:
             if received is None:
                 self._has_died = self.state is State.ASKED
-                self._follow(Event.BROKEN, "the process there sent no socket")
+                self._follow(Event.BROKEN, "the process at this path sent no socket")
             else:
                 self._handle(*received)
 
@@ -209,7 +209,7 @@ class NewProcess:
 
     @property
     def process(self) -> int:
-        """The number of the old process; 0 if unknown."""
+        """The process id of the old process; 0 if unknown."""
         return 0 if self._channel is None else self._channel.process
 
     def listen_to_old(self) -> None:
@@ -241,11 +241,11 @@ class NewProcess:
     def packet_received(
         self, _channel: PacketChannel, packet: RestartPacket, passed: socket.socket | None
     ) -> None:
-        """Follow a packet of the old process."""
+        """Handle a packet of the old process."""
         self._handle(packet, passed)
 
     def foreign_received(self, _channel: PacketChannel, reason: str) -> None:
-        """Log what is no packet of this format, and end the channel."""
+        """Log an invalid packet, and end the channel."""
         self._log.warn("restart: the old process: {reason}", reason=reason)
         self._follow(Event.FOREIGN, reason)
 
@@ -283,10 +283,10 @@ class NewProcess:
             Action.KEEP: self._keep,
             Action.OWN_PATHS: self._own_paths,
             Action.DROP: self._drop,
-            Action.SAY_READY: self._say_ready,
+            Action.REPORT_READY: self._report_ready,
             Action.TAKE: self._take,
             Action.LOG: self._log_numbers,
-            Action.SAY_FAREWELL: self._say_farewell,
+            Action.SEND_FAREWELL: self._send_farewell,
             Action.CLOSE: self._close,
             Action.END: self._end,
         }
@@ -318,7 +318,7 @@ class NewProcess:
         self._served.pause()
         self._sockets.owns_paths = False
 
-    def _say_ready(self) -> None:
+    def _report_ready(self) -> None:
         if self._channel is not None:
             self._channel.send(Ready())
 
@@ -344,7 +344,7 @@ class NewProcess:
             draining=self._packet.draining,
         )
 
-    def _say_farewell(self) -> None:
+    def _send_farewell(self) -> None:
         if self._channel is not None:
             self._channel.send(Farewell())
 

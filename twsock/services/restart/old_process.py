@@ -53,7 +53,7 @@ _DEATH: Final = 1.0
 
 
 class RestartOwner(typing.Protocol):
-    """What a restart does with its process, apart from the services."""
+    """The process of a restart; an `OldProcess` calls these methods."""
 
     def restart_begins(self) -> None:
         """A new process has the sockets as well."""
@@ -77,9 +77,9 @@ class RestartOwner(typing.Protocol):
 
 class OldProcess:
     """
-    Gives the sockets and connections of this process to a new one; one at a time.
+    Gives the sockets and connections of this process to a new one; one restart at a time.
 
-    :ivar state: how far it is.
+    :ivar state: the state of the restart.
     """
 
     _log = TextLogger()
@@ -130,12 +130,12 @@ class OldProcess:
         channel.send(Watching(os.getpid()))
 
     async def stop(self) -> None:
-        """End the role: the process stops. Waits for the connections that are under way."""
+        """Stop: the process stops. Waits for the hand-overs that are under way."""
         if self.state is not State.ENDED:
             self._follow(Event.STOPPED)
         if self._draining is not None:
             self._draining.cancel()
-        # An observer asks the process that serves then.
+        # An observer asks the process that serves after this one.
         self._dismiss_observers()
         if self._moving is not None:
             await self._moving
@@ -145,7 +145,7 @@ class OldProcess:
     def packet_received(
         self, channel: PacketChannel, packet: RestartPacket, passed: socket.socket | None
     ) -> None:
-        """Follow the packet of the new process; an observer sends none."""
+        """Handle a packet of the new process; an observer that sends one is dropped."""
         if passed is not None:
             passed.close()
         if channel is not self._channel:
@@ -159,7 +159,7 @@ class OldProcess:
             self.foreign_received(channel, f"{type(packet).__name__} was not expected")
 
     def foreign_received(self, channel: PacketChannel, reason: str) -> None:
-        """Log what is no packet of this format, and end the channel."""
+        """Log an invalid packet, and end the channel."""
         self._log.warn(
             "restart: process {process}: {reason}", process=channel.process, reason=reason
         )
@@ -248,7 +248,7 @@ class OldProcess:
         self._log.info(
             "restart: process {process} serves; this one accepts no more", process=self._process
         )
-        self._tell_observers(Restarted(self._process))
+        self._send_to_observers(Restarted(self._process))
 
     def _offer(self) -> None:
         self._moving = ensureDeferred(self._move())
@@ -258,7 +258,7 @@ class OldProcess:
             result = await self._served.give(self._send_offer)
             self._moved = result.given
             if result.refused and self.state is State.MOVING:
-                # The new process may be dead: the connections that stay are not drained then.
+                # If the new process is dead, the connections that stay are served on, not drained.
                 await self._broken.wait_at_most(_DEATH, self._reactor)
             elif self._channel is not None:
                 self._channel.read()
@@ -277,9 +277,10 @@ class OldProcess:
         numbers = Moved(self._moved, self._served.connections)
         channel = self._channel
         assert channel is not None
-        # From then on the new process reports to the service manager, which dropped it before.
+        # With MOVED, the new process begins to report to the service manager. Reports before that
+        # would be dropped: they would not come from the main process.
         self._reported.addCallback(lambda _: channel.send(numbers))
-        self._tell_observers(numbers)
+        self._send_to_observers(numbers)
         self._dismiss_observers()
 
     def _drain(self) -> None:
@@ -318,10 +319,10 @@ class OldProcess:
             process=self._process,
             reason=self._reason,
         )
-        # The new process may have set other ones.
+        # The new process may have set other options.
         self._sockets.renew()
         self._owner.serves_again()
-        self._tell_observers(RestartFailed(self._reason))
+        self._send_to_observers(RestartFailed(self._reason))
         self._dismiss_observers()
 
     def _pass_deadline(self) -> None:
@@ -335,7 +336,7 @@ class OldProcess:
         elif passed is not None:
             passed.close()
 
-    def _tell_observers(self, packet: RestartPacket) -> None:
+    def _send_to_observers(self, packet: RestartPacket) -> None:
         for each in self._observers:
             each.send(packet)
 

@@ -1,7 +1,8 @@
 """
 A process with ``--control``: `twsock.services.process` → **restarts** → control, pid file, systemd.
 
-Tells the service manager which process serves, and hands the pid file over. Holds the control.
+Reports to the service manager which process serves, and passes the pid file on. Holds the
+`RestartControl`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LONGEST_PATH: Final = 107
 
 def check_control(options: Any, given: Any) -> None:
     """
-    Check ``--control``, and let the process keep its sockets for the next one.
+    Check ``--control``, and make the process keep its sockets for the next one.
 
     :param options: a `ProcessOptions`.
     :param given: the options of ``twistd``; None if it does not run the service.
@@ -75,7 +76,7 @@ class PidFile:
         self._path = ""
 
     def set_aside(self) -> None:
-        """Let ``twistd`` neither check nor write nor remove the file from now on."""
+        """Prevent ``twistd`` from checking, writing or removing the file from now on."""
         if self._given is not None and self._given.get("pidfile"):
             # A relative path is meant in this folder, not in the one that twistd changes to.
             self._path = str(Path(self._given["pidfile"]).absolute())
@@ -166,7 +167,7 @@ class RestartingProcess:
         self._control.start()
 
     def started(self, is_complete: bool) -> None:
-        """Report that all services listen, or that one cannot: then an old process goes on."""
+        """Report that all services listen, or that one cannot: then the old process goes on."""
         if is_complete:
             self._has_started = True
             self._control.started()
@@ -177,7 +178,7 @@ class RestartingProcess:
             self._control.cannot_start()
 
     async def stop(self) -> None:
-        """The process stops. Waits for the connections and the report that are under way."""
+        """Stop: the process stops. Waits for the hand-overs and the report that are under way."""
         await self._control.stop()
         await self._reported
 

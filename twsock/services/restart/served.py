@@ -1,5 +1,5 @@
 """
-What a restart does with the services of a process: pause, resume, move, drain.
+The services of a process during a restart: role → **services** → pause, resume, move, drain.
 
 Used by both roles of a restart. Holds nothing but the services.
 """

@@ -55,7 +55,7 @@ class LinkedService(typing.Protocol):
         """End a running or later stop at once."""
 
     def parent_ended(self) -> None:
-        """Report that the parent has ended; `stop` follows."""
+        """Handle the end of the parent; `stop` follows."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -168,7 +168,7 @@ def report_failure(reason: str, reports: int = REPORT_PIPE) -> bool:
 
 
 def leave_log_of_parent() -> None:
-    """Write nothing more to the pipes of a parent that has ended; each line would be an error."""
+    """Write nothing more to the pipes of a parent that has ended: each write would fail."""
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (LOG_PIPE, ERROR_PIPE):

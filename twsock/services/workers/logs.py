@@ -3,8 +3,8 @@ Logs of workers: output of a worker → lines → **events** → the log of the 
 
 A worker logs one JSON object a line on its standard output, as `twsock.services.json_log` writes
 them. The parent logs each line again, with its level and namespace and the number of the worker. So
-the options for logs, and log files and syslog, apply to all workers. A line that is no such object,
-for example of a library in C, is logged as text. Holds at most one line, of `MAX_LOG_LINE` bytes.
+the options for logs, log files and syslog apply to all workers. Any other line, for example of a
+library in C, is logged as text. Holds at most one line, of `MAX_LOG_LINE` bytes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def log_line(line: str, worker: int, level: Any = LogLevel.info) -> None:
     """
     Log a line of a worker, unless ``twistd`` reports the start or the end of the process in it.
 
-    :param level: that of a line that is no JSON object.
+    :param level: that of a line that is not a JSON object.
     """
     event = _parse(line)
     if event is None:

@@ -106,7 +106,7 @@ def parse_command(line: bytes) -> WorkerCommand:
     """
     Parse a line without its ending.
 
-    :raises RemoteProtocolError: when it is no command.
+    :raises RemoteProtocolError: when it is not a command.
     """
     value = _parse(line).get("command")
     try:
@@ -138,7 +138,7 @@ def parse_report(line: bytes) -> WorkerReport:
     """
     Parse a line without its ending.
 
-    :raises RemoteProtocolError: when it is no report.
+    :raises RemoteProtocolError: when it is not a report.
     """
     members = _parse(line)
     kind = members.get("report")
@@ -149,7 +149,7 @@ def parse_report(line: bytes) -> WorkerReport:
     if kind == "measured":
         values, is_final = members.get("values"), members.get("is_final")
         if not isinstance(values, list) or not isinstance(is_final, bool):
-            raise RemoteProtocolError("the worker sent numbers that are incomplete")
+            raise RemoteProtocolError("the worker sent an incomplete report of its numbers")
         return WorkerMeasured(tuple(_parse_measurements(values)), is_final)
     raise RemoteProtocolError(f"the worker sent the report {str(kind)[:50]!r}")
 
@@ -165,7 +165,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"the line is not JSON: {str(error)[:100]}") from error
     if not isinstance(members, dict):
-        raise RemoteProtocolError("the line is no JSON object")
+        raise RemoteProtocolError("the line is not a JSON object")
     return members
 
 
@@ -183,10 +183,10 @@ def _encode_measurement(value: Measurement) -> list[Any]:
 def _parse_measurements(values: Iterable[Any]) -> Iterable[Measurement]:
     for value in values:
         if not isinstance(value, list) or len(value) != 6:
-            raise RemoteProtocolError("the worker sent a number without its six members")
+            raise RemoteProtocolError("the worker sent a measurement without its six members")
         name, suffix, kind, meaning, labels, number = value
         if not isinstance(labels, dict):
-            raise RemoteProtocolError("the worker sent labels that are no object")
+            raise RemoteProtocolError("the worker sent labels that are not an object")
         checked = {label: _text(text) for label, text in labels.items()}
         try:
             parsed = Kind(kind)

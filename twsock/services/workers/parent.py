@@ -33,7 +33,7 @@ STOP_MARGIN: Final = 5.0
 
 
 class _Place:
-    """A slot and its processes."""
+    """A slot, its processes, and its sums."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -167,7 +167,7 @@ class Workers:
     # Called by workers.
 
     def worker_ready(self, worker: WorkerProcess) -> None:
-        """Count it as one that serves; continue the rollout."""
+        """Log that the worker serves, and continue the rollout."""
         place = self._place_of(worker)
         self._log.info("worker {number} serves: process {pid}", number=place.number, pid=worker.pid)
         if worker is place.current:
@@ -249,7 +249,7 @@ class Workers:
 
     def _keep(self, place: _Place) -> None:
         self._rollout.cancel()
-        self._log_end(place, "; no further worker is replaced, those that run serve on")
+        self._log_end(place, "; no further worker is replaced, and the running workers go on")
 
     def _stop(self, place: _Place) -> None:
         if place.pause is not None:

@@ -82,14 +82,14 @@ class WorkerOwner(typing.Protocol):
     """The parent, as a worker reports to it; its methods raise no exception."""
 
     def worker_ready(self, worker: WorkerProcess) -> None:
-        """Report that a worker serves."""
+        """Handle the report that a worker serves."""
 
     def worker_measured(self, worker: WorkerProcess, report: WorkerMeasured) -> None:
-        """Report the numbers of a worker."""
+        """Handle the numbers of a worker."""
 
     def worker_ended(self, worker: WorkerProcess, how: str) -> None:
         """
-        Report the end of the process, after all that it sent.
+        Handle the end of the process; all its reports were handled before.
 
         :param how: continues a sentence about the worker, such as "was killed by SIGKILL".
         """

@@ -1,8 +1,8 @@
 """
 Whether a process is a parent of workers, a worker, or neither: options → **role** → process.
 
-`twsock.services.process` asks it at each step in which these processes differ. Holds the sockets
-that a worker has inherited, until they are in the table of the process.
+`twsock.services.process` uses the role at each step in which these processes differ. Holds the
+start of a worker, or the program of the workers of a parent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WorkersRole:
     """
     The role of a process.
 
-    :param start: what a worker has learnt at its start; None in other processes.
+    :param start: what the parent has passed to a worker; None in other processes.
     :param arguments: the command line of the plugin.
 
     :ivar count: the number of workers of a parent; None in other processes.
@@ -67,8 +67,8 @@ class WorkersRole:
 
         :param options: those of the plugin, a `ProcessOptions`.
         :param twistd: the options of ``twistd``; None if another program runs the service.
-        :raises UsageError: when the service, or the program, cannot have workers; when a worker has
-            not the sockets that it should have.
+        :raises UsageError: when the service, or the program, cannot have workers; when a worker
+            lacks a socket of its parent.
         """
         if self._start is not None:
             options.sockets, options.shares_ports = ListeningSockets(checks_paths=False), True
@@ -112,7 +112,7 @@ class WorkersRole:
         held = {name for name, _ in sockets.held()}
         different = [*unused, *sorted(held - set(self._start.names))]
         if different:
-            raise StartError(f"twsock: the parent has other sockets than this: {different[0]}")
+            raise StartError(f"twsock: this worker and its parent differ in {different[0]}")
 
     def failed(self, error: Any) -> Any:
         """Report to the parent why a worker cannot start; return the error, to be raised."""

@@ -48,7 +48,7 @@ SHORTEST_PAUSE: Final = 1.0
 #: The pause is not doubled above this one.
 LONGEST_PAUSE: Final = 60.0
 
-#: After a worker that ran for as many seconds, the pause is the shortest again.
+#: After a worker that ran for this many seconds, the pause is the shortest again.
 STEADY: Final = 60.0
 
 
@@ -139,7 +139,7 @@ class Slot:
         """
         found = TABLE.get((self.state, event))
         if found is None:
-            raise LocalProtocolError(f"{event.name} cannot happen to a slot that is {self.state}")
+            raise LocalProtocolError(f"{event.value} is not possible: {self.state.value}")
         self.state, actions = found
         return actions
 

@@ -45,7 +45,7 @@ _TWISTD: Final = "sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
     """
-    What a worker learns from its parent at its start.
+    What the parent passes to a worker at its start.
 
     :ivar number: from 1.
     :ivar names: those of its sockets; their descriptors begin with `FIRST_SOCKET`.
@@ -63,7 +63,7 @@ class WorkerStart:
         """
         Return the start with this text.
 
-        :raises ValueError: when it is none.
+        :raises ValueError: when the text is invalid; the error is a line for the user.
         """
         try:
             members = json.loads(text)
@@ -72,7 +72,7 @@ class WorkerStart:
                 return cls(number, tuple(SocketName.parse(str(name)) for name in names))
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
-        raise ValueError(f"{_VARIABLE} is for worker processes, and not {text[:100]!r}")
+        raise ValueError(f"{_VARIABLE} is for worker processes; {text[:100]!r} is not valid")
 
     def open_sockets(self, first: int = FIRST_SOCKET) -> list[tuple[SocketName, socket.socket]]:
         """
@@ -89,7 +89,7 @@ class WorkerStart:
             except OSError as error:
                 for _, each in opened:
                     each.close()
-                text = f"descriptor {descriptor} is no socket for {name}: {error.strerror}"
+                text = f"descriptor {descriptor} is not a socket for {name}: {error.strerror}"
                 raise ValueError(text) from error
             opened.append((name, inherited))
         return opened
@@ -97,7 +97,7 @@ class WorkerStart:
 
 def take_worker_start(environment: MutableMapping[str, str]) -> WorkerStart | None:
     """
-    Return what a worker learns at its start; None in a process that is no worker.
+    Return what the parent has passed to this worker; None in a process that is not a worker.
 
     :param environment: the variable is removed from it.
     :raises ValueError: when the variable has another value; the text is a line for the user.

@@ -1,5 +1,5 @@
 """
-A worker's process, as its parent commands it: link → **process** → services.
+The commands of the parent in a worker: link → **commands** → services.
 
 `twsock.services.process` calls `run_for_parent` once the reactor runs. Nothing is held.
 """
@@ -50,7 +50,7 @@ class WorkerCommands:
         process_signals.hurry()
 
     def parent_ended(self) -> None:
-        """Log nothing more, as nobody reads it."""
+        """Log nothing more: no process reads the log."""
         leave_log_of_parent()
 
 

@@ -263,7 +263,7 @@ class DatagramPorts:
         """
         Check that the socket may send to a host.
 
-        :raises LocalProtocolError: if the port is shared and the host is no group.
+        :raises LocalProtocolError: if the port is shared and the host is not a group.
         """
         if self._control.multicast_only and not is_multicast(host):
             raise LocalProtocolError(

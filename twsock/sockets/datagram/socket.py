@@ -212,8 +212,8 @@ class DatagramSocket(TransferableDatagramSocket, ClosesInBlock):
         :param service: as in `connect`.
         :param timeout: as in `connect`.
         :returns: fires with the stream, which sends from this socket's port. It fails as `connect`
-            does; with `LocalProtocolError` on a connected socket, and for a host that is no group
-            if the socket is ``multicast_only``.
+            does; with `LocalProtocolError` on a connected socket, and for a host that is not a
+            group if the socket is ``multicast_only``.
         :raises ValueError: at once, as `connect`.
         """
         pair = make_pair(remote, service, "udp")

@@ -57,7 +57,7 @@ class TransferableDatagramSocket:
 
         :param bound: a value of ``detach``, or a UDP socket of Python with default options. Its
             sockets are closed: the reactor uses copies of them.
-        :raises ValueError: when a socket is no bound UDP socket, or an option does not exist.
+        :raises ValueError: when a socket is not a bound UDP socket, or an option does not exist.
         :raises SocketError: when no descriptor is free. The sockets are then only made
             non-blocking.
         """

@@ -166,7 +166,7 @@ class FileSending(Transferring):
             later, or the disk has an error, the connection is aborted and the Deferred fails: the
             peer would take later bytes for the missing ones.
         :raises ValueError: at once, when a number is negative, or the file is not a regular file.
-        :raises TypeError: at once, when a number is no integer.
+        :raises TypeError: at once, when a number is not an integer.
         """
         if checked_integer(offset, "an offset") < 0:
             raise ValueError(f"an offset is 0 or more, not {offset}")

@@ -108,7 +108,7 @@ class TransferableListener:
         :returns: the sockets, which the caller owns now, for `from_socket` or `bind_socket`. The
             path of a UNIX socket stays; the last owner removes it.
         :raises LocalProtocolError: when the listener is not bound; while an ``accept`` is pending
-            (call ``cancel_io`` before); when a port is no socket of the reactor. Nothing has
+            (call ``cancel_io`` before); when a port is not a socket of the reactor. Nothing has
             changed then.
         :raises ClosedError: when the listener was closed.
         :raises SocketError: when no descriptor is free. Nothing has changed then.

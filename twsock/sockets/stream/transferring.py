@@ -66,7 +66,7 @@ class TransferableSocket:
             another descriptor.
         :param unread: bytes that were received and not read; they are read first.
         :param unsent: bytes that were written and not sent; they are sent first.
-        :raises ValueError: when it is no stream socket.
+        :raises ValueError: when it is not a stream socket.
         :raises SocketError: when it is not connected. It is then unchanged, except for being
             non-blocking.
         """
@@ -90,8 +90,8 @@ class TransferableSocket:
         :returns: the socket, which the caller owns now, and the bytes for `from_socket`.
         :raises LocalProtocolError: when the socket is not connected; under TLS, and during a
             handshake; while a read, write or flush is pending (call ``cancel_io`` before, or await
-            it); when one direction has ended or was closed; when the transport is no socket of the
-            reactor, or has a producer. Nothing has changed then.
+            it); when one direction has ended or was closed; when the transport is not a socket of
+            the reactor, or has a producer. Nothing has changed then.
         :raises ClosedError: when this end was closed, or the connection was lost.
         :raises SocketError: when no descriptor is free. Nothing has changed then.
         """

@@ -70,7 +70,7 @@ def copy_listening(ports: Iterable[Any]) -> tuple[socket.socket, ...]:
     try:
         for port in ports:
             if not isinstance(port, tcp.Port):
-                raise LocalProtocolError("cannot detach: a port is no socket of the reactor")
+                raise LocalProtocolError("cannot detach: a port is not a socket of the reactor")
             copies.append(port.socket.dup())
     except BaseException as error:
         for copy in copies:

@@ -87,7 +87,7 @@ class UnixEndpoint:
         Listen for connections.
 
         :returns: fires at once with the port. It fails with Twisted's ``CannotListenError`` when
-            another process listens there, when the path is no socket, or with the operating
+            another process listens there, when the path is not a socket, or with the operating
             system's error.
         """
         return execute(self._listen, factory)

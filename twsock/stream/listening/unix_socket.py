@@ -55,8 +55,8 @@ class UnixSocketSettings:
         """
         Set everything on a bound socket; it listens from now on.
 
-        Nothing is called that changes nothing: a process that is no longer root may not change the
-        owner of a path.
+        A setting that is right already is not set again: a process that is no longer root may not
+        change the owner of a path.
 
         :raises OSError: when the system refuses a setting.
         """
@@ -88,7 +88,7 @@ class OwnedPath:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the path is still there, as far as this user may see it, and is no other file."""
+        """Whether the path still is that of the socket; True if this user may not see it."""
         try:
             return _identity(self.path.lstat()) == self._identity
         except (FileNotFoundError, NotADirectoryError):
@@ -119,7 +119,7 @@ def open_unix_socket(path: Path, settings: UnixSocketSettings) -> socket.socket:
     Open a UNIX socket, bind it to a path and listen.
 
     :param path: at most 107 bytes. A socket on which no process listens is replaced.
-    :raises CannotListenError: when another process listens there, when the path is no socket, or
+    :raises CannotListenError: when another process listens there, when the path is not a socket, or
         with the operating system's error. Nothing is left then.
     """
     check_unix_path(path)
@@ -152,7 +152,7 @@ def _find_socket(path: Path) -> os.stat_result | None:
     """
     Return the status of a socket; None if there is none.
 
-    :raises CannotListenError: when the path is no socket.
+    :raises CannotListenError: when the path is not a socket.
     """
     try:
         found = path.lstat()
@@ -180,7 +180,7 @@ def _remove_stale(path: Path) -> None:
     """
     Remove a socket on which no process listens.
 
-    :raises CannotListenError: when a process listens there, or the path is no socket.
+    :raises CannotListenError: when a process listens there, or the path is not a socket.
     """
     before = _find_socket(path)
     if before is None:

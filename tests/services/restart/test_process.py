@@ -16,6 +16,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.services.datagram import Options, makeService
+from twsock.services.restart.new_process import TakeError, find_old_process
 from twsock.services.restart.process import PidFile
 
 
@@ -56,6 +57,22 @@ class PathTests(SynchronousTestCase):
             given.parseOptions(
                 ["--rundir", "/" + "x" * 106, "twsock-datagram", "--control", "control"]
             )
+
+    def test_a_folder_without_permission_is_reported_at_the_start(self) -> None:
+        """In one line, as a folder that is missing."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "closed", "control")
+            path.parent.mkdir(mode=0)
+            if os.geteuid() == 0:
+                # Root may search every folder.
+                os.seteuid(65_534)
+            try:
+                self.check("--control", str(path))
+                with self.assertRaisesRegex(TakeError, "Permission denied"):
+                    find_old_process(str(path))
+            finally:
+                if os.getuid() == 0:
+                    os.seteuid(0)
 
     def test_sockets_are_kept_for_the_next_process(self) -> None:
         """And only then."""

@@ -7,6 +7,7 @@ Reports to the service manager which process serves, and passes the pid file on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -54,9 +55,11 @@ def check_control(options: Any, given: Any) -> None:
     if options.sockets is None:
         options.sockets = ListeningSockets()
     options.pid_file = PidFile(given)
-    if absolute.is_socket():
-        # The file may be that of the process whose sockets are taken.
-        options.pid_file.set_aside()
+    # Without permission, `RestartingProcess.take_over` says so.
+    with contextlib.suppress(PermissionError):
+        if absolute.is_socket():
+            # The file may be that of the process whose sockets are taken.
+            options.pid_file.set_aside()
 
 
 class PidFile:

@@ -152,6 +152,13 @@ class ProgramTests(SynchronousTestCase):
         )
         self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, []), before)
 
+    def test_a_working_directory_that_is_gone_is_named(self) -> None:
+        """It was removed, or the user of ``--uid`` may not enter it."""
+        spawner, worker = Spawner(), WorkerProcess(Clock(), None, 2)  # type: ignore[arg-type]
+        program = WorkerProgram(("-c", "pass"), "/nowhere")
+        error = self.assertRaises(OSError, program.start, spawner, worker, [])
+        self.assertEqual(describe_error(error), "/nowhere: No such file or directory")
+
     def test_a_program_that_cannot_run_is_named(self) -> None:
         """The user of ``--uid`` has to be able to run it."""
         text = describe_error(PermissionError(errno.EACCES, "Permission denied"))

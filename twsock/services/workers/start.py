@@ -108,8 +108,9 @@ def take_worker_start(environment: MutableMapping[str, str]) -> WorkerStart | No
 
 def describe_error(error: OSError) -> str:
     """Return why the system cannot start the process of a worker, and what the user has to do."""
-    text = f"{sys.executable}: {error.strerror}"
-    if isinstance(error, PermissionError):
+    name = str(error.filename or sys.executable).removesuffix("/.")
+    text = f"{name}: {error.strerror}"
+    if isinstance(error, PermissionError) and error.filename in (None, sys.executable):
         text += f" (user {os.geteuid()} has to be able to run it, and to read its packages)"
     return text
 
@@ -172,6 +173,8 @@ class WorkerProgram:
         :param sockets: the caller still owns them.
         :raises OSError: when the system cannot start a process.
         """
+        # The new process enters it, and would report a failure with a traceback.
+        os.stat(f"{self.folder}/.")  # noqa: PTH116 - Path would drop the dot
         start = WorkerStart(worker.number, tuple(name for name, _ in sockets))
         empty = os.open(os.devnull, os.O_RDONLY)
         descriptors: dict[int, int | str] = {

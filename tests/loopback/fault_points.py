@@ -41,7 +41,7 @@ def install(fault: str) -> None:
         "new": (NewProcess, "perform", lambda action: action.name),
         "parent": (Workers, "perform", lambda action, _place: action.name),
         "giver": (handover._Giving, "start", lambda *_: "Offer"),
-        "taker": (handover._Taking, "say", lambda packet: type(packet).__name__),
+        "taker": (handover._Taking, "send", lambda packet: type(packet).__name__),
     }
     holder, method, name_of = roles[role]
     fail = _after(int(count or 1), lambda: os.kill(os.getpid(), number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import socket
@@ -19,6 +18,7 @@ from twisted.logger import capturedLogs
 from tests import THOROUGH
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from tests.loopback.reactors import REACTORS
+from tests.services.processes import why_no_other_user
 from tests.services.restart.fakes import no_free_descriptor
 from twsock import DatagramSocket, StreamSocket, StreamSocketListener
 from twsock.handover import (
@@ -344,8 +344,8 @@ class HandoverKindsTests(OnEveryReactor):
 
     def test_a_process_of_another_user_gets_nothing(self) -> None:
         """Neither does it give anything: the check is before the first packet."""
-        if os.geteuid() != 0:
-            self.skipTest("only root can start a process of another user")
+        if (reason := why_no_other_user()) is not None:
+            self.skipTest(reason)
 
         async def work(reactor: Any) -> None:
             with self.listening_for_all() as listening:

@@ -36,7 +36,7 @@ from tests.loopback.restarts import (
     to_tls,
     to_websocket,
 )
-from tests.services.processes import PATIENCE, Daemon, Twistd, daemon
+from tests.services.processes import PATIENCE, Daemon, Twistd, daemon, why_no_other_user
 from tests.services.restart.fakes import Peer
 from twsock.restart.records import TakeOver
 
@@ -355,8 +355,8 @@ class BadInputTests(SynchronousTestCase):
 
     def test_a_process_of_another_user(self) -> None:
         """It is refused even where the permissions of the path were opened."""
-        if os.geteuid() != 0:
-            self.skipTest("only root can start a process of another user")
+        if (reason := why_no_other_user()) is not None:
+            self.skipTest(reason)
         with Service("twsock-stream", "-e", TCP) as service:
             process, port = self.start(service)
             service.folder.chmod(0o755)

@@ -160,6 +160,16 @@ def _running(process: subprocess.Popen[str] | _Forked, folder: str) -> Iterator[
         running.end()
 
 
+def why_no_other_user() -> str | None:
+    """Return why no process of another user can reach temporary files; None if one can."""
+    if os.geteuid() != 0:
+        return "only root can start a process of another user"
+    folder = Path(tempfile.gettempdir()).resolve()
+    if closed := [each for each in (folder, *folder.parents) if not each.stat().st_mode & 1]:
+        return f"closed to other users: {closed[-1]}"
+    return None
+
+
 class _Forked(Run):
     """
     A run of ``twistd``, with the part of ``Popen`` that `Twistd` uses.

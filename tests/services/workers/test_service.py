@@ -110,7 +110,8 @@ def is_running(pid: int) -> bool:
     """Return whether a process has not ended; a zombie has."""
     try:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # It ends before the file is opened, or before it is read.
         return False
 
 

@@ -429,6 +429,7 @@ class ConfigurationTests(SynchronousTestCase):
             self.assertEqual(old.wait(), 0, old.log)
             new.wait_for(f"closed the sockets that no endpoint uses: unix:{re.escape(str(path))}")
             new.wait_for("serves alone")
+            self.assertFalse(path.exists())
             for connect in (to_port(port), to_path(other)):
                 with connect() as connection:
                     exchange(connection, b"x")

@@ -207,6 +207,22 @@ class TableTests(SynchronousTestCase):
             self.table.close()
             self.assertEqual(self.path.exists(), not owns, f"{owns=}")
 
+    def test_the_path_of_an_unclaimed_socket_is_removed_later(self) -> None:
+        """When the process that listened there has ended; another file at the path stays."""
+        name = SocketName("unix", str(self.path))
+        for is_replaced in (False, True):
+            self.path.unlink(missing_ok=True)
+            self.table.inherit([(name, self.listen_on_path())])
+            self.assertEqual(self.table.close_unclaimed(), [name])
+            self.table.owns_paths = True
+            self.assertTrue(self.path.exists())
+            if is_replaced:
+                self.path.rename(self.path.with_name("old"))
+                self.path.write_text("")
+            self.table.remove_unused_paths()
+            self.assertEqual(self.path.exists(), is_replaced, f"{is_replaced=}")
+            self.table.remove_unused_paths()
+
     def test_a_socket_whose_path_is_gone_is_opened_again(self) -> None:
         """No client could reach the inherited one."""
         name = SocketName("unix", str(self.path))

@@ -184,6 +184,7 @@ class ListeningSockets:
         self._checks_paths = checks_paths
         self._entries: dict[SocketName, _Entry] = {}
         self._owns_paths = True
+        self._unused_paths: list[OwnedPath] = []
 
     @property
     def owns_paths(self) -> bool:
@@ -303,11 +304,25 @@ class ListeningSockets:
         return any(_address_of_socket(entry.socket) == wanted for entry in self._entries.values())
 
     def close_unclaimed(self) -> list[SocketName]:
-        """Close the inherited sockets that no port has claimed; return their names."""
+        """
+        Close the inherited sockets that no port has claimed; return their names.
+
+        Their paths stay until `remove_unused_paths` if this process does not own them yet.
+        """
         unclaimed = [name for name, entry in self._entries.items() if not entry.is_claimed]
         for name in unclaimed:
-            self._entries.pop(name).close()
+            entry = self._entries.pop(name)
+            if entry.path is not None and not entry.path.is_owned:
+                self._unused_paths.append(entry.path)
+            entry.close()
         return unclaimed
+
+    def remove_unused_paths(self) -> None:
+        """Remove the paths that `close_unclaimed` left: their old process has ended."""
+        unused, self._unused_paths = self._unused_paths, []
+        for path in unused:
+            path.is_owned = True
+            path.remove()
 
     def close(self) -> None:
         """Close all sockets of the table, and remove the paths that this process owns."""

@@ -275,6 +275,8 @@ class NewProcess:
         for action in actions:
             self.perform(action)
         if self.state is State.ALONE and before is not State.ALONE:
+            # Not before: until then, the old process may accept again.
+            self._sockets.remove_unused_paths()
             self._log.info("restart: {reason}; this process serves alone", reason=reason)
 
     def perform(self, action: Action) -> None:

@@ -163,6 +163,8 @@ class ProgramTests(SynchronousTestCase):
         """The user of ``--uid`` has to be able to run it."""
         text = describe_error(PermissionError(errno.EACCES, "Permission denied"))
         self.assertIn(f"{sys.executable}: Permission denied (user {os.geteuid()} has to", text)
+        text = describe_error(OSError(errno.EMFILE, "Too many open files"))
+        self.assertIn("Too many open files (raise ulimit -n", text)
         text = describe_error(OSError(errno.EAGAIN, "Resource temporarily unavailable"))
         self.assertEqual(text, f"{sys.executable}: Resource temporarily unavailable")
 

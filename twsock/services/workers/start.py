@@ -13,6 +13,7 @@ no descriptors but its pipes and its sockets. Its user, umask and limits are tho
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -108,6 +109,8 @@ def take_worker_start(environment: MutableMapping[str, str]) -> WorkerStart | No
 
 def describe_error(error: OSError) -> str:
     """Return why the system cannot start the process of a worker, and what the user has to do."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror} (raise ulimit -n, or LimitNOFILE= of systemd, of the parent)"
     name = str(error.filename or sys.executable).removesuffix("/.")
     text = f"{name}: {error.strerror}"
     if isinstance(error, PermissionError) and error.filename in (None, sys.executable):

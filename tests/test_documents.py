@@ -150,3 +150,33 @@ class LogTests(SynchronousTestCase):
                 pattern = re.escape(line).replace("…", ".+")
                 found = [text for method, text in events if method in methods]
                 self.assertTrue(any(re.fullmatch(pattern, text) for text in found), (level, line))
+
+
+def service_options() -> set[str]:
+    """Return the options of all services, with their hyphens."""
+    found = set()
+    for name in ("stream", "websocket", "datagram", "multicast", "everything"):
+        options: Any = importlib.import_module(f"twsock.services.{name}").Options()
+        found |= {f"--{option.rstrip('=')}" for option in options.longOpt}
+    return found - {"--help", "--version"}
+
+
+class OptionTests(SynchronousTestCase):
+    """Options of the services."""
+
+    def assert_all_in(self, texts: str) -> None:
+        """Check that each option is in the texts, as a whole word."""
+        missing = [
+            option
+            for option in sorted(service_options())
+            if not re.search(rf"(?<![\w-]){option}(?![\w-])", texts)
+        ]
+        self.assertEqual(missing, [])
+
+    def test_each_option_is_in_a_page(self) -> None:
+        """One of docs/."""
+        self.assert_all_in("".join(page.read_text("utf-8") for page in ROOT.glob("docs/*.rst")))
+
+    def test_each_option_is_in_a_test(self) -> None:
+        """In one at least, whatever it tests."""
+        self.assert_all_in("".join(path.read_text("utf-8") for path in ROOT.rglob("tests/**/*.py")))

@@ -272,6 +272,17 @@ class ExamplesTests(SynchronousTestCase):
                 self.assertIsNone(server.poll())
         self.assertEqual(run_example("proxy.py", "0").returncode, 1)
 
+    def test_the_counters_of_an_application_are_exported(self) -> None:
+        """As its docstring says, by a program of its own."""
+        path = EXAMPLES / "counters.py"
+        with running(path, _LOCAL, _LOCAL) as (_, opened, page):
+            (port,) = re.findall(r"echo on tcp:127.0.0.1:(\d+)", opened)
+            echoed = echo(f"tcp:127.0.0.1:{port}", "Hello")
+            self.assertEqual(echoed.returncode, 0, echoed.stderr)
+            with socket.create_connection(("127.0.0.1", page), timeout=_PATIENCE) as client:
+                shown = client.makefile("rb").read().decode()
+        self.assertIn(f"You will see:  {shown}", path.read_text("utf-8"))
+
     def test_the_moving_listener_is_served_by_two_processes(self) -> None:
         """The output is that of its docstring."""
         moved = run_example("moving_listener.py")

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "attacks.rst"
 
 #: A row: its case, and everything up to the next row or the end of the table.
-_ROW = re.compile(r"^   \* - ([SCEW]\d+)\n((?:     .*\n)+)", re.MULTILINE)
+_ROW = re.compile(r"^   \* - ([SCEWO]\d+)\n((?:     .*\n)+)", re.MULTILINE)
 _NAME = re.compile(r"``(tests\.[\w.]+)``")
 
 #: Begins a row without a test; the reason follows.
@@ -54,8 +54,12 @@ class AttackTests(SynchronousTestCase):
         self.assert_has("E", 23)
 
     def test_each_attack_on_websockets_has_a_row(self) -> None:
-        """W1 to W20."""
+        """W1 to W21."""
         self.assert_has("W", 21)
+
+    def test_each_attack_on_the_operation_has_a_row(self) -> None:
+        """O1 to O12."""
+        self.assert_has("O", 12)
 
     def test_each_row_names_a_test_or_a_reason(self) -> None:
         """The last of the four columns has names of tests."""

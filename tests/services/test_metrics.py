@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,17 @@ from twsock.services.stream_endpoints import parse_server_endpoint
 from twsock.wire import encode_frame
 
 _PAGE = "tcp:0:interface=127.0.0.1"
+
+#: Connects to a path as a user, and prints what happens.
+_CONNECT = """
+import os, socket, sys
+os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+try:
+    socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+    print("connected")
+except OSError as error:
+    print(error.strerror)
+"""
 
 
 def fetch(url: str, accept: str = "*/*", data: bytes | None = None) -> tuple[int, str, str]:
@@ -267,6 +279,19 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual(fetch(f"{url}/health/ready")[::2], (200, "ready\n"))
             self.assertEqual(fetch(f"{url}/metrics")[0], 404)
             self.assertEqual(fetch(f"{url}/health/live", data=bytes(MAX_BODY))[0], 405)
+
+    def test_a_page_on_a_unix_socket_is_for_the_users_of_its_mode(self) -> None:
+        """The kernel refuses another user."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can start a process of another user")
+        arguments = ("--endpoint", _PAGE, "--health", "unix:page:mode=600")
+        with twistd("twsock-stream", *arguments) as running:
+            running.wait_for("listening on unix:")
+            running.folder.chmod(0o755)
+            words = [sys.executable, "-c", _CONNECT, str(running.folder / "page")]
+            for user, expected in ("0", "connected\n"), ("65534", "Permission denied\n"):
+                found = subprocess.run([*words, user], capture_output=True, text=True, check=False)
+                self.assertEqual(found.stdout, expected, found.stderr)
 
     def test_curl_sees_503_while_connections_are_accepted(self) -> None:
         """From SIGTERM until the delay is over; a second SIGTERM ends it."""

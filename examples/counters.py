@@ -57,7 +57,7 @@ async def main(reactor: Any, echo: str, page: str) -> None:
     first = await server.listen(serverFromString(reactor, echo))
     pages = Factory.forProtocol(lambda: Page(server))
     second = await serverFromString(reactor, page).listen(pages)
-    ports = [port.getHost() for port in (first, second)]
+    ports: list[Any] = [port.getHost() for port in (first, second)]
     print("echo on tcp:{0.host}:{0.port}, counters on tcp:{1.host}:{1.port}".format(*ports))
     sys.stdout.flush()
     await Deferred()

@@ -207,7 +207,7 @@ def adopt_listening_socket(reactor: Any, listening: Any, factory: Any) -> Any:
 
     :param listening: the port closes it, and never shuts it down.
     """
-    # It reads the family of the port from the address.
+    # Twisted reads the family of the port from the address.
     port = Port(None, factory, None, listening.getsockname()[0], reactor)  # type: ignore[arg-type]
     port._preexistingSocket = listening
     port.startListening()

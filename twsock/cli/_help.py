@@ -158,8 +158,8 @@ Start COMMAND, which takes over from a running service, without a refused or
 lost connection.
 
 arguments:
-  COMMAND             program that is started, as it is (no shell), and its
-                      arguments. It has the same --control PATH
+  COMMAND             program to start, without a shell, and its arguments. It
+                      must have the same --control PATH
 
 options:
   --control PATH      control socket of the running service, which was started
@@ -167,8 +167,8 @@ options:
   --timeout SECONDS   limit for the restart (default: 30)
   -h, --help          show this help message and exit
 
-COMMAND is started in a session of its own, with the streams of this command,
-and without input.
+COMMAND is started in a session of its own, with the standard output and error
+of this command, and without input.
 
 If COMMAND fails, is too late, or if Ctrl-C ends the wait, then COMMAND is ended
 and the old process goes on. After the restart, the old process ends once its

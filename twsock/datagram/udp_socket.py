@@ -396,7 +396,7 @@ def _set_options(udp: socket.socket, options: DatagramOptions) -> None:
     if options.device:
         if not _IS_LINUX:
             raise OperationNotSupported("binding a port to an interface needs Linux")
-        # Another device would need a privilege, and so would the same one again.
+        # Setting a device needs a privilege, also if the socket has this device already.
         if _device_of(udp) != options.device:
             set_option(socket.SOL_SOCKET, _SO_BINDTODEVICE, options.device.encode())
     if options.code_point:

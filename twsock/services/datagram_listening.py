@@ -200,7 +200,7 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
 
     @override
     async def drain_rest(self) -> None:
-        # The queues are empty nearly always; 5 seconds are enough for a network that is busy.
+        # At most 5 seconds, for a busy network. Nearly always, the queues are empty.
         for _ in range(500):
             if not any(getattr(port, "unsent", 0) for port, _ in self._opened):
                 return

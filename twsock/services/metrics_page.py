@@ -103,7 +103,7 @@ class PageSite(QuietSite):
         self._channels[channel] = None
 
     def answered(self, channel: _Channel) -> None:
-        """Note that a connection has got an answer."""
+        """Note that a connection was answered last."""
         if channel in self._channels:
             del self._channels[channel]
             self._channels[channel] = None

@@ -228,7 +228,7 @@ class ProcessService(MultiService):
         if self._link is not None:
             await self._link.finish()
         if self._sockets is not None:
-            # Those that no port has claimed; the others were closed with their ports.
+            # The sockets that no port has claimed; the others were closed with their ports.
             self._sockets.close()
 
     def describe_check(self) -> list[str]:

@@ -68,7 +68,7 @@ class StreamService(ListeningService):
     :param drain_timeout: seconds from the stop until the remaining connections are aborted.
 
     :ivar awaits_first_messages: whether the drain waits up to a second for the first message of
-        each connection that has sent none, as a worker does that is replaced under load.
+        each connection that has sent none. True in a worker, which may be replaced under load.
     """
 
     _log = TextLogger()

@@ -40,7 +40,7 @@ class FrameEcho(_Echo, FrameProtocol):
         self.send_frame(payload)
 
     def export_state(self) -> bytes:
-        """Return nothing: all that a connection holds are its bytes."""
+        """Return no bytes: an echo has no state besides the bytes of its connection."""
         return b""
 
     def import_state(self, state: bytes) -> None:
@@ -55,7 +55,7 @@ class LineEcho(_Echo, LineProtocol):
         self.send_line(line)
 
     def export_state(self) -> bytes:
-        """Return nothing: all that a connection holds are its bytes."""
+        """Return no bytes: an echo has no state besides the bytes of its connection."""
         return b""
 
     def import_state(self, state: bytes) -> None:

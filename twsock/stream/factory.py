@@ -181,7 +181,7 @@ class StreamServerFactory(ServerFactory):
 
         :param detached: the connection; it is not used yet.
         :param state: of `twsock.stream.moving.give_connections`; empty for none.
-        :returns: continues the connection, once it is this process's own.
+        :returns: a value that continues the connection, once this process owns it.
         :raises SocketError: when the connection has ended, when this server cannot continue such a
             connection, or when ``import_state`` raised an error.
         """
@@ -253,12 +253,12 @@ class StreamServerFactory(ServerFactory):
             self._gates = [gate for gate in self._gates if not gate.is_closed]
             counters = self.group.add_port(port, describe_address(port.getHost()))
             admits = self._admits_for(counters)
-            gate = AcceptGate(port, self.group.clock, self._has_room, admits, self._take_queue)
+            gate = AcceptGate(port, self.group.clock, self._has_room, admits, self._note_queue)
             self._gates.append(gate)
         return port
 
-    def _take_queue(self, begins: bool) -> None:
-        self._takes_queue = begins
+    def _note_queue(self, is_accepted: bool) -> None:
+        self._takes_queue = is_accepted
 
     def _admits_for(self, counters: Counters) -> Callable[[str | None], bool] | None:
         """Return the check of a peer's address; None if there is no limit for one address."""

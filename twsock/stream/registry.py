@@ -144,7 +144,7 @@ class ConnectionRegistry(Generic[M]):
 
     def counters_of(self, port: object | None, endpoint: str = "") -> Counters:
         """
-        Return the counters of a port; those without a port for any other object.
+        Return the counters of a port; for any other object those of connections without a port.
 
         :param endpoint: the name of the port, if another process had it.
         """
@@ -165,7 +165,7 @@ class ConnectionRegistry(Generic[M]):
         return {**self._counters, "": self.counters}
 
     def count(self) -> Counters:
-        """Return the sums of all counters; they do not change any more."""
+        """Return the sums of all counters; the result does not change later."""
         total = Counters()
         for counters in self.by_endpoint().values():
             total.add(counters)

@@ -149,7 +149,7 @@ class ArgumentTests(SynchronousTestCase):
         """It has no socket; the copies of others are closed."""
         reactor = MemoryReactorClock()
         port = reactor.listenTCP(0, answering())
-        with self.assertRaisesRegex(LocalProtocolError, "no socket of the reactor"):
+        with self.assertRaisesRegex(LocalProtocolError, "not a socket of the reactor"):
             copy_listening([port])
 
     def test_a_reactor_in_memory_records_the_socket(self) -> None:

@@ -96,8 +96,8 @@ class WorkersService(ListeningService):
             count=len(self.workers.pids),
             timeout=self.drain_timeout,
         )
-        # Now, so that each worker closes the last descriptor of its sockets, and accepts before
-        # what is queued.
+        # First, so that each worker has the last descriptors of its sockets. Before it closes them,
+        # it accepts the queued connections.
         await self.close_ports()
         await self.workers.stop()
         self._log.info("stopped: no worker is left")

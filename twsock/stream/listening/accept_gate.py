@@ -53,8 +53,8 @@ class AcceptGate:
     :param port: a listening TCP or UNIX port of Twisted; the gate becomes its ``socket``.
     :param clock: measures the pause after the machine had no descriptor left.
     :param has_room: called before each accept. If it returns False, nothing is accepted.
-    :param ends: called with True before a stopping port accepts the queue of the kernel, and with
-        False afterwards.
+    :param accepting_queue: called with True before a stopping port accepts the queue of the kernel,
+        and with False afterwards.
     :param admits: called with the host of each accepted connection, or None for a UNIX socket. If
         it returns False, the connection is closed. It is not called if the peers are proxies.
 
@@ -70,9 +70,9 @@ class AcceptGate:
         clock: IReactorTime,
         has_room: Callable[[], bool],
         admits: Callable[[str | None], bool] | None = None,
-        ends: Callable[[bool], None] | None = None,
+        accepting_queue: Callable[[bool], None] | None = None,
     ) -> None:
-        self._ends = ends
+        self._accepting_queue = accepting_queue
         self._admits = None if _speaks_for_others(port) else admits
         self._port = port
         self._clock = clock
@@ -193,16 +193,16 @@ class AcceptGate:
         if not getattr(self._socket, "accepts_at_end", True):
             return
         self._left = _MOST_QUEUED
-        if self._ends is not None:
-            self._ends(True)
+        if self._accepting_queue is not None:
+            self._accepting_queue(True)
         tries_left = _MOST_FRUITLESS
         while self._left and tries_left:
             before = self._left
             self._port.doRead()
             if self._left == before:
                 tries_left -= 1
-        if self._ends is not None:
-            self._ends(False)
+        if self._accepting_queue is not None:
+            self._accepting_queue(False)
 
     def _pause(self) -> None:
         if self._left is not None:

@@ -48,7 +48,7 @@ def listen_on(
     listening.setblocking(False)
     if listening.family == socket.AF_UNIX and isinstance(reactor, PosixReactorBase):
         listening.listen(backlog)
-        # Twisted's own would set the permissions of the path, which may belong to another user.
+        # A port of Twisted would set the mode of the path, which may belong to another user.
         port = UnixPort(reactor, listening.dup(), factory)
         port.startListening()
         return port

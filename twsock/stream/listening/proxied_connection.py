@@ -68,8 +68,8 @@ class ProxiedConnection(Protocol):
     TLS or a WebSocket may replace the protocol above this one. So a half-close is passed to the
     protocol that is there at that time; it need not support half-closes.
 
-    Unlike Twisted's wrapper this is not a transport too. A TLS engine copies the interfaces of the
-    transport below it, and must not appear to support half-closes for that reason.
+    Unlike Twisted's wrapper, this protocol is not also a transport. A TLS engine copies the
+    interfaces of the transport below it, and would then appear to support half-closes.
     """
 
     transport: Any
@@ -135,7 +135,7 @@ class MovedProxiedConnection(ProxiedConnection):
 
 
 def address_of(address: tuple[str, int] | bytes | None, is_datagram: bool) -> IAddress | None:
-    """Return an address of a header as Twisted has it; None if the header has none."""
+    """Return an address of a header as an address of Twisted; None if the header has none."""
     if address is None:
         return None
     if isinstance(address, bytes):

@@ -41,8 +41,8 @@ class IReactorUnixSockets(Interface):
     """
     A reactor that opens listening UNIX sockets itself, or has them from another process.
 
-    Twisted's ``IReactorUNIX`` is not used: it knows no owner of a path, and no socket that another
-    process has opened.
+    Twisted's ``IReactorUNIX`` is not used: it has no parameter for the owner of a path, or for a
+    socket that another process has opened.
     """
 
     def listen_on_path(
@@ -142,7 +142,7 @@ class UnixPort(unix.Port):
 
     @override
     def startListening(self) -> None:
-        # Twisted's own would change the mode of the path, and the backlog.
+        # The method of Twisted would change the mode of the path, and the backlog.
         factory: Any = self.factory
         try:
             factory.doStart()
@@ -153,7 +153,7 @@ class UnixPort(unix.Port):
         self._shouldShutdown = False
         self.socket = self._listening
         self.fileno = self.socket.fileno  # type: ignore[method-assign]
-        # Twisted adapts it to the traffic; this is its own first value.
+        # Twisted adapts the number to the traffic; 100 is the first value of its own ports.
         self.numberAccepts = 100
         self.connected = True
         self.startReading()

@@ -160,6 +160,15 @@ class ReadinessTests(SynchronousTestCase):
         for service in found:
             self.assertIsInstance(service, ListeningService)
 
+    def test_the_purpose_names_what_is_served(self) -> None:
+        """``--check`` prints it."""
+        for has_metrics, purpose in (
+            (False, "serve health checks"),
+            (True, "serve metrics and health checks"),
+        ):
+            page = MetricsService(self.reactor, [], list, has_metrics=has_metrics)
+            self.assertEqual(page.purpose, purpose)
+
 
 class QueueTests(TestCase):
     """Clients that the page has not accepted when it stops."""

@@ -235,7 +235,7 @@ class CheckTests(SynchronousTestCase):
             lines,
             [
                 f"twsock: would listen on {endpoint}",
-                "twsock: would listen on tcp:9100",
+                "twsock: would serve health checks on tcp:9100",
                 "twsock: the options are valid; nothing was started",
             ],
         )

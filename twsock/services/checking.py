@@ -35,14 +35,15 @@ def describe_check(services: Iterable[ListeningService], control: str | None = N
     :param control: the path of ``--control``; None without this option.
     :raises ValueError: when one of them could not listen; the text is a line for the user.
     """
-    descriptions = [text for each in services for text in each.descriptions]
+    uses = [(each.purpose, text) for each in services for text in each.descriptions]
+    descriptions = [text for _, text in uses]
     for description in descriptions:
         try:
             _check(description)
         except (CannotListenError, OSError, SocketError) as error:
             raise ValueError(describe_failure(description, error)) from error
     _check_uniqueness(descriptions)
-    lines = [f"would listen on {description}" for description in descriptions]
+    lines = [f"would {purpose} on {description}" for purpose, description in uses]
     if control is not None:
         _check_control(control)
         lines.append(f"would let a new process take over at {control}")

@@ -77,6 +77,7 @@ class ListeningService(Service):
     :ivar is_hurried: whether the stop closes connections without waiting; a second SIGTERM sets it.
     :ivar drain_timeout: the most seconds that connections may take to end at the stop.
     :ivar opening: fires when each endpoint listens, or cannot; set by the start.
+    :ivar purpose: what it does on its endpoints, as ``--check`` prints it.
     :ivar logs_ports: whether each port is logged; False for a worker, whose parent logs them.
     :ivar factory: has the connections; None for a service without any.
     """
@@ -84,6 +85,7 @@ class ListeningService(Service):
     _log = TextLogger()
 
     drain_timeout: float = 0.0
+    purpose = "listen"
     logs_ports = True
     opening: Deferred[Any]
     factory: StreamServerFactory | None = None

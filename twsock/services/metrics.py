@@ -62,6 +62,7 @@ class MetricsService(ListeningService):
         super().__init__(reactor, list(endpoints))
         self._services = services
         self._has_metrics = has_metrics
+        self.purpose = f"serve {'metrics and ' if has_metrics else ''}health checks"
         self._is_draining = False
         self._sites: list[PageSite] = []
         self._delay = Waiters()

@@ -286,7 +286,7 @@ class HandoverKindsTests(OnEveryReactor):
                 giving = give(reactor, here, make_value(kind, one), timeout=60)
                 with capturedLogs() as events, no_free_descriptor():
                     error = await failure_of(take(reactor, there, kind=kind, timeout=60))
-                self.assertIn("descriptors were lost: none is free", str(error), kind)
+                self.assertIn("a descriptor was lost: none is free", str(error), kind)
                 self.assertEqual(len(events), 1, kind)
                 self.assertIsInstance(await failure_of(giving), HandoverError, kind)
                 value = make_value(kind, one)

@@ -202,6 +202,58 @@ class OldProcessTests(SynchronousTestCase):
         self.reactor.advance(1)
         self.assertEqual(self.served.calls, ["pause", "give", "drain"])
 
+    def refuse_with_unread_offer(self) -> Peer:
+        """Let a new process become ready, and hang before it reads the first offer."""
+        self.served.given = GivenConnections(0, 2)
+        self.served.giving = Deferred()
+        peer = self.become_ready()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(ours.close)
+        assert self.served.offer is not None
+        self.served.offer("FrameEcho", theirs)
+        self.served.giving.callback(None)
+        self.reactor.advance(59)
+        self.assertEqual(self.served.calls, ["pause", "give"])
+        return peer
+
+    def test_connections_are_served_while_the_new_process_hangs(self) -> None:
+        """Until it is killed: then this process accepts again, and nothing was drained."""
+        peer = self.refuse_with_unread_offer()
+        peer.socket.close()
+        self.reactor.turn()
+        self.assertEqual(self.served.calls, ["pause", "give", "resume"])
+        self.assertIs(self.old.state, State.SERVING)
+
+    def test_a_new_process_that_goes_on_after_a_hang_gets_connections(self) -> None:
+        """It has not answered the offers, so the connections are offered once more."""
+        peer = self.refuse_with_unread_offer()
+        peer.receive_all()
+        self.served.given = GivenConnections(2, 0)
+        self.reactor.advance(1)
+        self.assertEqual(self.served.calls, ["pause", "give", "give", "drain"])
+        self.assertEqual(peer.receive_all(), [Moved(2, 2)])
+
+    def test_offers_are_repeated_once(self) -> None:
+        """A process that hangs again and again cannot take connections."""
+        peer = self.refuse_with_unread_offer()
+        peer.receive_all()
+        self.reactor.advance(1)
+        self.reactor.advance(1)
+        self.assertEqual(self.served.calls, ["pause", "give", "give", "drain"])
+
+    def test_a_hang_is_awaited_for_a_minute(self) -> None:
+        """An old process that waited for ever could not be replaced."""
+        self.refuse_with_unread_offer()
+        self.reactor.advance(2)
+        self.assertEqual(self.served.calls, ["pause", "give", "drain"])
+
+    def test_a_stop_ends_the_wait_for_a_hang(self) -> None:
+        """The process ends within a second."""
+        self.refuse_with_unread_offer()
+        stopping = self.as_deferred(self.old.stop())
+        self.reactor.advance(1)
+        self.successResultOf(stopping)
+
     def test_the_end_of_the_drain_does_not_hide_a_death(self) -> None:
         """What has arrived is read before the process ends."""
         peer = self.become_ready()

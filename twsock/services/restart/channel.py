@@ -8,7 +8,10 @@ holds the packets that the kernel has not taken, with their sockets.
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import termios
 import typing
 from collections import deque
 from typing import Any, Final
@@ -124,6 +127,15 @@ class PacketChannel:
     def is_closed(self) -> bool:
         """Whether this end was closed; packets that were sent before may still be on their way."""
         return self._is_closed
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the other process has read all packets, or has ended."""
+        if self._is_closed:
+            return True
+        # For a UNIX socket, Linux returns the bytes that the other end has not read.
+        queued = fcntl.ioctl(self._channel, termios.TIOCOUTQ, struct.pack("=i", 0))
+        return not self._unsent and struct.unpack("=i", queued) == (0,)
 
     def start(self) -> None:
         """Read from now on."""

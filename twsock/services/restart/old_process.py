@@ -51,6 +51,12 @@ MOST_OBSERVERS: Final = 16
 #: is dead: the kernel closes the descriptors of a process one after the other.
 _DEATH: Final = 1.0
 
+#: Seconds in which a new process that hangs can be killed: twice ``WatchdogSec=`` of deploy/.
+_HANG: Final = 60.0
+
+#: How often connections are offered: once more after a hang.
+_MOST_ATTEMPTS: Final = 2
+
 
 class RestartOwner(typing.Protocol):
     """The process of a restart; an `OldProcess` calls these methods."""
@@ -255,17 +261,39 @@ class OldProcess:
 
     async def _move(self) -> None:
         try:
-            result = await self._served.give(self._send_offer)
-            self._moved = result.given
-            if result.refused and self.state is State.MOVING:
-                # If the new process is dead, the connections that stay are served on, not drained.
-                await self._broken.wait_at_most(_DEATH, self._reactor)
-            elif self._channel is not None:
+            self._moved = 0
+            for _ in range(_MOST_ATTEMPTS):
+                result = await self._served.give(self._send_offer)
+                self._moved += result.given
+                if not (result.refused and self.state is State.MOVING):
+                    break
+                if not await self._wait_for_death():
+                    break
+            if self._channel is not None:
                 self._channel.read()
         finally:
             self._moving = None
             if (self.state, Event.ANSWERED) in TABLE:
                 self._follow(Event.ANSWERED)
+
+    async def _wait_for_death(self) -> bool:
+        """
+        Wait until the new process reads what was sent, or its channel ends.
+
+        If it is dead, the connections that stay are served on, not drained. A process that hangs
+        reads nothing, and its service manager or its user may kill it.
+
+        :returns: whether it hung, and reads again; then connections can be offered again.
+        """
+        deadline = self._reactor.seconds() + _HANG
+        await self._broken.wait_at_most(_DEATH, self._reactor)
+        has_hung = False
+        while (channel := self._channel) is not None and not channel.is_read:
+            has_hung = True
+            if self._reactor.seconds() >= deadline:
+                return False
+            await self._broken.wait_at_most(_DEATH, self._reactor)
+        return has_hung and self.state is State.MOVING
 
     def _send_offer(self, key: str, theirs: socket.socket) -> None:
         if self._channel is None:

@@ -48,6 +48,24 @@ class BodyTests(SynchronousTestCase):
             channel.connectionLost(Failure(ConnectionDone()))
 
 
+class PipelineTests(SynchronousTestCase):
+    """Clients that send requests before they have read the answers."""
+
+    def test_only_the_first_of_many_requests_is_answered(self) -> None:
+        """Other connections would wait for thousands of answers."""
+        transport = StringTransport()
+        channel: Any = QuietSite(Page(b"page", "text/plain"), Clock()).buildProtocol(
+            IPv4Address("TCP", "127.0.0.1", 1)
+        )
+        channel.makeConnection(transport)
+        channel.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        answers = transport.value()
+        self.assertEqual(answers.count(b"\r\n\r\npage"), 1)
+        self.assertIn(b"connection: close", answers.lower())
+        self.assertTrue(transport.disconnecting)
+        channel.connectionLost(Failure(ConnectionDone()))
+
+
 class HeadTests(SynchronousTestCase):
     """Requests for the head of a page, as monitors send them."""
 

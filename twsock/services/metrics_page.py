@@ -17,13 +17,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
 from twsock.services.measurements import Kind, Measurement, group_by_name
-from twsock.services.quiet_site import QuietSite
+from twsock.services.quiet_site import QuietChannel, QuietSite
 from twsock.stream.connection import FIRST_MESSAGE_TIME
 from twsock.waiters import Waiters
 
@@ -115,17 +114,13 @@ class PageSite(QuietSite):
             self._emptied.fire()
 
 
-class _Channel(HTTPChannel):
+class _Channel(QuietChannel):
     """A connection that ends if a request takes too long to arrive."""
 
     site: PageSite
     _deadline: IDelayedCall | None = None
     # Whether a request is awaited: the first one, or one that has begun to arrive.
     _has_begun = True
-    # Whether a request has arrived, and its answer is not complete.
-    _is_answering = False
-    # Whether the client has sent more before it had the answer.
-    _is_pipelined = False
 
     def drain(self) -> None:
         """Close, unless a request is awaited."""
@@ -150,25 +145,18 @@ class _Channel(HTTPChannel):
         if not self._has_begun:
             self._has_begun = True
             self._wait(REQUEST_TIME)
-        _, _, rest = data.partition(b"\r\n\r\n")
-        if rest or self._is_answering:
-            self._is_pipelined = True
         super().dataReceived(data)
 
     @override
     def checkPersistence(self, request: Any, version: bytes) -> bool:
-        self._is_answering = True
-        if self.site.is_draining or self._is_pipelined:
+        if self.site.is_draining:
             request.setHeader(b"Connection", b"close")
             return False
         return bool(super().checkPersistence(request, version))
 
     @override
     def requestDone(self, request: Any) -> None:
-        self._has_begun = self._is_answering = False
-        if self._is_pipelined:
-            # One read may have a thousand requests, whose answers would be held here.
-            self.persistent = False
+        self._has_begun = False
         self.site.answered(self)
         self._wait(IDLE_TIME)
         super().requestDone(request)

@@ -2,8 +2,8 @@
 The HTTP server of a service: connection → **quiet site** → resource.
 
 The base of the sites of `twsock.services.metrics_page` and `twsock.services.site`. The server is
-Twisted's. It drops the bodies of requests, which no page of these sites needs, and logs no
-requests. No body is held.
+Twisted's. It drops the bodies of requests, which no page of these sites needs, answers one request
+at a time, and logs no requests. No body is held.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from typing_extensions import override
 
-__all__ = ["MAX_BODY", "QuietSite"]
+__all__ = ["MAX_BODY", "QuietChannel", "QuietSite"]
 
 #: The largest body of a request, in bytes; a larger one aborts the connection.
 MAX_BODY: Final = 64 * 1024
@@ -37,7 +37,7 @@ class QuietSite(Site):
         # The sites limit the times themselves: each byte would extend Twisted's timeout.
         super().__init__(resource, _BodylessRequest, reactor=reactor, timeout=None)
         # Twisted's default also accepts HTTP/2, where a WebSocket cannot begin.
-        self.protocol: Any = HTTPChannel
+        self.protocol: Any = QuietChannel
 
     @override
     def acceptableProtocols(self) -> list[bytes]:
@@ -47,6 +47,45 @@ class QuietSite(Site):
     @override
     def log(self, request: Any) -> None:
         """Log no line for each request: a monitor sends one every few seconds."""
+
+
+class QuietChannel(HTTPChannel):
+    """
+    A connection that ends when its client sends a request before it has the last answer.
+
+    Such requests (pipelining, :rfc:`9112`, section 9.3.2) are optional, and browsers and monitors
+    send none. One read may have thousands of them. Twisted would answer them all before it reads
+    from another connection.
+    """
+
+    # Whether a request has arrived, and its answer is not complete.
+    _is_answering = False
+    # Whether the client has sent more before it had the answer.
+    _is_pipelined = False
+
+    # Called by Twisted.
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        _, _, rest = data.partition(b"\r\n\r\n")
+        if rest or self._is_answering:
+            self._is_pipelined = True
+        super().dataReceived(data)
+
+    @override
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        self._is_answering = True
+        if self._is_pipelined:
+            request.setHeader(b"Connection", b"close")
+            return False
+        return bool(super().checkPersistence(request, version))
+
+    @override
+    def requestDone(self, request: Any) -> None:
+        self._is_answering = False
+        if self._is_pipelined:
+            self.persistent = False
+        super().requestDone(request)
 
 
 class _BodylessRequest(Request):

@@ -20,12 +20,11 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamSer
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
-from twsock.services.quiet_site import QuietSite
+from twsock.services.quiet_site import QuietChannel, QuietSite
 from twsock.stream.connection import FIRST_MESSAGE_TIME
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.handshake import refuse
@@ -140,7 +139,7 @@ class SiteEndpoint:
         return listening
 
 
-class _Channel(HTTPChannel):
+class _Channel(QuietChannel):
     """A connection of HTTP that has to make progress."""
 
     site: FileSite

@@ -45,13 +45,13 @@ class ProcessService(MultiService):
 
     def __init__(self, options: ProcessOptions) -> None:
         super().__init__()
-        given = options_of_twistd(options)
-        self._options: Any = given
+        twistd = options_of_twistd(options)
+        self._twistd: Any = twistd
         values = dict(options)
         self._workers = options.workers
         self._link: Any = None
         is_worker = self._workers.is_worker
-        self._logs_json = given is not None and (is_worker or values["log-format"] == "json")
+        self._logs_json = twistd is not None and (is_worker or values["log-format"] == "json")
         self._level = LogLevel.levelWithName(values["log-level"])
         # A worker has no page: its parent waits, and serves the numbers of all workers.
         self._drain_delay = 0.0 if is_worker else float(values["drain-delay"])
@@ -60,7 +60,7 @@ class ProcessService(MultiService):
         self._restarts = self._make_restarts(options)
         process_notifier.take_environment(os.environ)
         self._terminal: int | None = None
-        if given is not None and hides_errors(given):
+        if twistd is not None and hides_errors(twistd):
             # Standard error may be closed; then no line is printed.
             with contextlib.suppress(OSError):
                 self._terminal = os.dup(2)
@@ -71,13 +71,13 @@ class ProcessService(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         """Join the application and set its log observer; twistd starts logging after this."""
         super().setServiceParent(parent)
-        if self._options is None or not hasattr(parent, "setComponent"):
+        if self._twistd is None or not hasattr(parent, "setComponent"):
             return
         # During a restart, two processes write to the file.
-        shares_file = self._restarts is not None and logs_to_file(self._options)
+        shares_file = self._restarts is not None and logs_to_file(self._twistd)
         if self._logs_json or self._level is not LogLevel.debug or shares_file:
             observer = process_log_observer(
-                self._options, logs_json=self._logs_json, level=self._level
+                self._twistd, logs_json=self._logs_json, level=self._level
             )
             parent.setComponent(ILogObserver, observer)
 
@@ -123,7 +123,7 @@ class ProcessService(MultiService):
                 self._page.abandon_ports()
             if self._sockets is not None:
                 self._sockets.close()
-            if self._options is not None and hides_errors(self._options):
+            if self._twistd is not None and hides_errors(self._twistd):
                 self._report_error(error)
             if self._workers.is_worker:
                 raise self._workers.failed(error) from error
@@ -141,9 +141,9 @@ class ProcessService(MultiService):
         # Python prints no more than the status then.
         error.code = 1
         # twistd would remove it too, but only when its parent may have ended.
-        if self._options["pidfile"]:
-            Path(self._options["pidfile"]).unlink(missing_ok=True)
-            self._options["pidfile"] = ""
+        if self._twistd["pidfile"]:
+            Path(self._twistd["pidfile"]).unlink(missing_ok=True)
+            self._twistd["pidfile"] = ""
 
     @override
     def startService(self) -> None:

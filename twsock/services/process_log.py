@@ -37,47 +37,47 @@ _DEFAULT_LOG_FILE: Final = "twistd.log"
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
 
 
-def check_log(given: Any, name: str, value: str) -> None:
+def check_log(twistd: Any, name: str, value: str) -> None:
     """
     Check that a log option takes effect.
 
-    :param given: the options of ``twistd``; None if it does not run the service.
+    :param twistd: the options of ``twistd``; None if it does not run the service.
     :param name: the option that differs from its default, without the hyphens.
     :raises UsageError: when another option replaces the log observer, or the program ignores it.
     """
-    if given is None:
+    if twistd is None:
         raise UsageError(f"--{name} {value} needs twistd; with twist, use twist --{name}")
     for option in ("logger", "syslog"):
-        if given.get(option):
+        if twistd.get(option):
             raise UsageError(
                 f"--{name} {value} excludes twistd's --{option}: both set the log observer"
             )
 
 
-def process_log_observer(given: Any, *, logs_json: bool, level: Any) -> ILogObserver:
+def process_log_observer(twistd: Any, *, logs_json: bool, level: Any) -> ILogObserver:
     """
     Return the observer that writes the log.
 
-    :param given: the options of ``twistd``, which name the file.
+    :param twistd: the options of ``twistd``, which name the file.
     :param level: the least level that is logged.
     :raises StartError: when the file cannot be opened, or a daemon should log to standard output.
     """
-    file = _open_log(given)
+    file = _open_log(twistd)
     observer: Any = json_log_observer(file) if logs_json else textFileLogObserver(file)
     filtered: ILogObserver = FilteringLogObserver(observer, [_AtLeast(level)])
     return filtered
 
 
-def logs_to_file(given: Any) -> bool:
+def logs_to_file(twistd: Any) -> bool:
     """
     Return whether ``twistd`` logs to a file, and not to standard output, syslog or a logger.
 
-    :param given: the options of ``twistd``.
+    :param twistd: the options of ``twistd``.
     """
-    name = given.get("logfile")
-    if given.get("logger") or given.get("syslog") or name == "-":
+    name = twistd.get("logfile")
+    if twistd.get("logger") or twistd.get("syslog") or name == "-":
         return False
-    return bool(name) or is_daemon(given)
+    return bool(name) or is_daemon(twistd)
 
 
 @implementer(ILogFilterPredicate)
@@ -92,12 +92,12 @@ class _AtLeast:
         return PredicateResult.no if level < self._level else PredicateResult.maybe
 
 
-def _open_log(given: Any) -> TextIO:
+def _open_log(twistd: Any) -> TextIO:
     """Open the log that twistd would use; it rotates at one megabyte and on SIGUSR1, as there."""
-    name = given.get("logfile")
-    if name == "-" and is_daemon(given):
+    name = twistd.get("logfile")
+    if name == "-" and is_daemon(twistd):
         raise StartError("twsock: --logfile -: daemons have no standard output to log to")
-    if not logs_to_file(given):
+    if not logs_to_file(twistd):
         return sys.stdout
     try:
         file: Any = SharedLogFile.fromFullPath(name or _DEFAULT_LOG_FILE)

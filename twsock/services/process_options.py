@@ -99,9 +99,9 @@ class ProcessOptions(Options):
         :raises StartError: with ``--check``, and in a worker, when an option is invalid: one line
             without the usage.
         """
-        given = sys.argv[1:] if options is None else options
+        words = sys.argv[1:] if options is None else options
         try:
-            self.workers = WorkersRole.take(os.environ, tuple(given))
+            self.workers = WorkersRole.take(os.environ, tuple(words))
         except ValueError as error:
             raise StartError(f"twsock: {error}") from error
         try:
@@ -110,7 +110,7 @@ class ProcessOptions(Options):
             if self.workers.is_worker:
                 raise self.workers.failed(StartError(str(error))) from error
             # The option may stand after the error, so it is not parsed yet.
-            if isinstance(error, StartError) or "--check" not in given:
+            if isinstance(error, StartError) or "--check" not in words:
                 raise
             raise StartError(f"twsock: {error}") from error
 
@@ -123,21 +123,21 @@ class ProcessOptions(Options):
         """
         from twsock.services.metrics import check_metrics
 
+        twistd = options_of_twistd(self)
         if self["control"] is not None and not self.workers.is_worker:
             from twsock.services.restart.process import check_control
 
-            check_control(self, options_of_twistd(self))
+            check_control(self, twistd)
         self["log-format"] = choice_option(self, "log-format", ("text", "json"))
         self["log-level"] = choice_option(self, "log-level", LOG_LEVELS)
         self["drain-delay"] = seconds_option(self, "drain-delay")
-        self.workers.choose(self, options_of_twistd(self))
+        self.workers.choose(self, twistd)
         check_metrics(self)
-        given = options_of_twistd(self)
-        if given is not None:
+        if twistd is not None:
             try:
-                check_twistd(given)
+                check_twistd(twistd)
             except ValueError as error:
                 raise StartError(f"twsock: {error}") from error
         for option, default in (("log-format", "text"), ("log-level", LOG_LEVELS[0])):
             if self[option] != default:
-                check_log(given, option, self[option])
+                check_log(twistd, option, self[option])

@@ -20,28 +20,28 @@ __all__ = ["check_twistd", "hides_errors", "is_daemon", "options_of_twistd", "pr
 
 def options_of_twistd(options: Options) -> Any:
     """Return the options of ``twistd``; None if an application or ``twist`` runs the service."""
-    given: Any = options.parent
-    return given if given is not None and "nodaemon" in given else None
+    twistd: Any = options.parent
+    return twistd if twistd is not None and "nodaemon" in twistd else None
 
 
-def hides_errors(given: Any) -> bool:
+def hides_errors(twistd: Any) -> bool:
     """
     Return whether ``twistd`` replaces standard error by a log that is not on the terminal.
 
-    :param given: the options of ``twistd``.
+    :param twistd: the options of ``twistd``.
     """
-    if is_daemon(given) or given.get("logger") or given.get("syslog"):
+    if is_daemon(twistd) or twistd.get("logger") or twistd.get("syslog"):
         return True
-    return given.get("logfile") not in (None, "", "-")
+    return twistd.get("logfile") not in (None, "", "-")
 
 
-def is_daemon(given: Any) -> bool:
+def is_daemon(twistd: Any) -> bool:
     """
     Return whether the process becomes a daemon.
 
-    :param given: the options of ``twistd``.
+    :param twistd: the options of ``twistd``.
     """
-    return not given.get("nodaemon") and not given.get("debug")
+    return not twistd.get("nodaemon") and not twistd.get("debug")
 
 
 def process_owner(options: Options) -> tuple[int, int] | None:
@@ -50,9 +50,9 @@ def process_owner(options: Options) -> tuple[int, int] | None:
 
     :returns: numeric user and group, -1 for one that does not change; None if neither changes.
     """
-    given = options_of_twistd(options)
-    uid = None if given is None else given.get("uid")
-    gid = None if given is None else given.get("gid")
+    twistd = options_of_twistd(options)
+    uid = None if twistd is None else twistd.get("uid")
+    gid = None if twistd is None else twistd.get("gid")
     if uid is None and gid is None:
         return None
     if gid is None and uid is not None:
@@ -62,27 +62,27 @@ def process_owner(options: Options) -> tuple[int, int] | None:
     return -1 if uid is None else uid, -1 if gid is None else gid
 
 
-def check_twistd(given: Any) -> None:
+def check_twistd(twistd: Any) -> None:
     """
     Check folders and the user.
 
-    :param given: the options of ``twistd``.
+    :param twistd: the options of ``twistd``.
     :raises ValueError: when a folder does not exist, or the process may not switch to the user; the
         text is a line for the user.
     """
-    _check_folders(given)
-    _check_user(given)
+    _check_folders(twistd)
+    _check_user(twistd)
 
 
-def _check_folders(given: Any) -> None:
-    if given.get("logfile") not in (None, "", "-"):
-        _check_folder("--logfile", Path(given["logfile"]).parent)
-    if given.get("chroot") is not None:
+def _check_folders(twistd: Any) -> None:
+    if twistd.get("logfile") not in (None, "", "-"):
+        _check_folder("--logfile", Path(twistd["logfile"]).parent)
+    if twistd.get("chroot") is not None:
         # The other folders are relative to it.
-        return _check_folder("--chroot", given["chroot"])
-    _check_folder("--rundir", given.get("rundir"))
-    if given.get("pidfile"):
-        _check_folder("--pidfile", Path(given["pidfile"]).parent)
+        return _check_folder("--chroot", twistd["chroot"])
+    _check_folder("--rundir", twistd.get("rundir"))
+    if twistd.get("pidfile"):
+        _check_folder("--pidfile", Path(twistd["pidfile"]).parent)
     return None
 
 
@@ -91,8 +91,8 @@ def _check_folder(option: str, folder: str | Path | None) -> None:
         raise ValueError(f"{option}: there is no folder {folder}")
 
 
-def _check_user(given: Any) -> None:
-    uid, gid = given.get("uid"), given.get("gid")
+def _check_user(twistd: Any) -> None:
+    uid, gid = twistd.get("uid"), twistd.get("gid")
     if uid is not None and gid is None and not _is_known(uid):
         raise ValueError(f"--uid: there is no user {uid}; set its group with --gid")
     if os.geteuid() == 0 or (uid is None and gid is None):

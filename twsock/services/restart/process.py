@@ -33,19 +33,19 @@ __all__ = ["PidFile", "RestartingProcess", "check_control"]
 _LONGEST_PATH: Final = 107
 
 
-def check_control(options: Any, given: Any) -> None:
+def check_control(options: Any, twistd: Any) -> None:
     """
     Check ``--control``, and make the process keep its sockets for the next one.
 
     :param options: a `ProcessOptions`.
-    :param given: the options of ``twistd``; None if it does not run the service.
+    :param twistd: the options of ``twistd``; None if it does not run the service.
     :raises UsageError: when no control socket can have this path.
     """
     path: str = options["control"]
     if not hasattr(socket, "SOCK_SEQPACKET") or not hasattr(os, "memfd_create"):
         raise UsageError("--control needs Linux")
     # A relative path is meant in the folder that twistd changes to.
-    folder = "" if given is None else given.get("rundir") or ""
+    folder = "" if twistd is None else twistd.get("rundir") or ""
     absolute = Path(folder, path).absolute()
     size = len(os.fsencode(absolute))
     if not path or "\0" in path:
@@ -54,7 +54,7 @@ def check_control(options: Any, given: Any) -> None:
         raise UsageError(f"--control takes a path of 1 to {_LONGEST_PATH} bytes, not {size}")
     if options.sockets is None:
         options.sockets = ListeningSockets()
-    options.pid_file = PidFile(given)
+    options.pid_file = PidFile(twistd)
     # Without permission, `RestartingProcess.take_over` says so.
     with contextlib.suppress(PermissionError):
         if absolute.is_socket():
@@ -69,21 +69,21 @@ class PidFile:
     ``twistd`` refuses to start while the process in the file lives, and removes the file when a
     process ends, whichever process is in it.
 
-    :param given: the options of ``twistd``; None if it does not run the service.
+    :param twistd: the options of ``twistd``; None if it does not run the service.
     """
 
     _log = TextLogger()
 
-    def __init__(self, given: Any) -> None:
-        self._given = given
+    def __init__(self, twistd: Any) -> None:
+        self._twistd = twistd
         self._path = ""
 
     def set_aside(self) -> None:
         """Prevent ``twistd`` from checking, writing or removing the file from now on."""
-        if self._given is not None and self._given.get("pidfile"):
+        if self._twistd is not None and self._twistd.get("pidfile"):
             # A relative path is meant in this folder, not in the one that twistd changes to.
-            self._path = str(Path(self._given["pidfile"]).absolute())
-            self._given["pidfile"] = ""
+            self._path = str(Path(self._twistd["pidfile"]).absolute())
+            self._twistd["pidfile"] = ""
 
     def write(self) -> None:
         """Write the file if it was set aside: this process serves."""
@@ -97,7 +97,7 @@ class PidFile:
                 "cannot write the pid file {path}: {error}", path=path, error=error.strerror
             )
         else:
-            self._given["pidfile"] = path
+            self._twistd["pidfile"] = path
 
 
 class RestartingProcess:

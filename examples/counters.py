@@ -26,7 +26,7 @@ from twsock.protocols import FrameEcho, StreamServerFactory
 
 
 def describe(server: StreamServerFactory) -> str:
-    """Return some of the numbers; `twsock.protocols.Counters` has all."""
+    """Return some of the counters; `twsock.protocols.Counters` has all."""
     counters = server.counters
     numbers = {
         "accepted": counters.accepted,
@@ -39,7 +39,7 @@ def describe(server: StreamServerFactory) -> str:
 
 
 class Page(Protocol):
-    """Sends the numbers, and ends the connection."""
+    """Sends the counters, and ends the connection."""
 
     def __init__(self, server: StreamServerFactory) -> None:
         self._server = server

@@ -296,10 +296,8 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(echo(port), b"Hello, World!")
             server.terminate()
             self.assertEqual(server.wait(), -signal.SIGTERM)
-            line = (
-                "stopped: 1 accepted, 1 messages, 17 bytes received, 17 bytes sent, 1 messages sent"
-            )
-            self.assertIn(f"{line}, 0 aborted at the deadline", server.log)
+            line = "stopped: 1 accepted, 1 messages received, 17 bytes received, 17 bytes sent"
+            self.assertIn(f"{line}, 1 messages sent, 0 aborted at the deadline", server.log)
             self.assertNotIn("Hello", server.log)
             self.assertNotIn("Traceback", server.log)
 

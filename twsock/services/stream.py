@@ -49,7 +49,10 @@ __all__ = [
 DEFAULT_PORT: Final = 1337
 
 #: Counts that the log has although they are 0.
-_ALWAYS_LOGGED: Final = ("accepted", "messages")
+_ALWAYS_LOGGED: Final = ("accepted", "messages_received")
+
+#: Counts that the log names otherwise than `Counters`.
+_LOGGED_AS: Final = {"messages": "messages_received"}
 
 _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
     "uint32": FrameEchoFactory,
@@ -255,7 +258,7 @@ def stream_service(
 def _logged_counts(counters: Counters) -> list[tuple[str, int]]:
     counts = ((name, n) for name, n in asdict(counters).items() if isinstance(n, int))
     # At the end no output is full, and all connections have ended.
-    return [(name, n) for name, n in counts if name not in ("full", "ended")]
+    return [(_LOGGED_AS.get(name, name), n) for name, n in counts if name not in ("full", "ended")]
 
 
 def default_max_connections() -> int:

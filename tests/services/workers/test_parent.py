@@ -130,6 +130,20 @@ class ReplacementTests(ParentCase):
         self.assertTrue(self.workers.is_ready)
         self.assertEqual([len(self.started), self.lines], [4, []])
 
+    def test_a_replacement_ends_the_pause_of_a_dead_worker(self) -> None:
+        """The user has corrected what was wrong; the other worker is replaced meanwhile."""
+        self.run_both()
+        self.started[0].die()
+        self.workers.replace()
+        successor, started = self.started[2:]
+        self.assertEqual([successor.worker.number, started.worker.number], [2, 1])
+        started.be_ready()
+        self.assertEqual(self.started[1].commands, [])
+        successor.be_ready()
+        self.assertEqual(self.started[1].commands, [WorkerCommand.STOP])
+        self.clock.advance(1)
+        self.assertEqual(len(self.started), 4)
+
     def test_a_successor_that_cannot_start_ends_the_replacement(self) -> None:
         """The old workers go on."""
         self.run_both()

@@ -109,6 +109,7 @@ class Workers:
         """
         Replace all workers, one after the other; each serves until its successor is ready.
 
+        A pause of a slot without a worker ends now: the user may have corrected what was wrong.
         Does nothing after `stop`.
         """
         if self._is_stopped:
@@ -116,6 +117,10 @@ class Workers:
         self._log.info("replacing {count} workers, one by one", count=len(self._places))
         self._rollout.begin([place.slot for place in self._places])
         self._continue_rollout()
+        for place in self._places:
+            if place.pause is not None:
+                place.pause.cancel()
+                self._pause_over(place)
 
     def stop(self) -> Deferred[None]:
         """

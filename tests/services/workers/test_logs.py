@@ -109,7 +109,7 @@ class EventTests(SynchronousTestCase):
 
     def test_any_json_is_logged(self) -> None:
         """Whatever its members are."""
-        for line in ("[]", "1", "{}", "[" * 100_000):
+        for line in ("[]", "1", "{}", "[" * 20_000):
             self.events.clear()
             self.assertIn(line[:50], self.relayed(line)["message"], line[:50])
         values: list[Any] = [None, [], {}, 1, "x", "{x}"]

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.services.processes import PATIENCE, echo, twistd
 from twsock.ip.address_errors import EndpointError
-from twsock.services.keeping_reactor import KeepingReactor
+from twsock.services.keeping_reactor import BindingReactor, KeepingReactor
 from twsock.services.listening_sockets import ListeningSockets, SocketName
 from twsock.services.systemd import systemd_endpoint
 
@@ -106,6 +106,12 @@ class KeptTests(TestCase):
             self.sockets.inherit([(name, inherited)])
             port = await self.listen(**settings)
             self.assertEqual((port.getHost().host, port.getHost().port), where, f"{name=}")
+
+    def test_a_parent_of_workers_fails_at_once(self) -> None:
+        """It inherits nothing, so ``--check`` can say so."""
+        binding = BindingReactor(reactor, [self.sockets])
+        with self.assertRaisesRegex(EndpointError, "LISTEN_FDS is not set"):
+            systemd_endpoint(binding, "INET", index="0", environment={})
 
     async def test_without_one_the_endpoint_fails_when_it_listens(self) -> None:
         """The options are checked before the sockets are taken over."""

@@ -25,7 +25,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
 
 from twsock.ip.address_errors import EndpointError
-from twsock.services.keeping_reactor import KeepingReactor
+from twsock.services.keeping_reactor import BindingReactor, KeepingReactor
 from twsock.stream.listening.unix_endpoint import UnixPort
 
 __all__ = ["systemd_endpoint"]
@@ -55,7 +55,8 @@ def systemd_endpoint(
     :param name: the ``FileDescriptorName=`` of its unit.
     :param environment: None for the environment that this process was started with.
     :raises EndpointError: when a variable or the socket cannot be used; names it. With a
-        `KeepingReactor` the endpoint raises it when it listens, unless the socket was inherited.
+        `KeepingReactor` the endpoint raises it when it listens, unless the socket was inherited;
+        with a `BindingReactor` it is raised here.
     """
     family = _FAMILIES.get(domain)
     if family is None:
@@ -67,7 +68,11 @@ def systemd_endpoint(
     find = partial(_find_descriptor, family, domain, index, name, environment)
     if isinstance(reactor, KeepingReactor):
         address = domain if name is None else f"{domain},{name}"
-        return _KeptEndpoint(reactor, ("systemd", address, _number(index or "0")), find)
+        kept = _KeptEndpoint(reactor, ("systemd", address, _number(index or "0")), find)
+        if kept.problem is not None and isinstance(reactor, BindingReactor):
+            # A parent of workers inherits nothing.
+            raise kept.problem.copy()
+        return kept
     descriptor = find()
     if family == socket.AF_UNIX and isinstance(reactor, PosixReactorBase):
         return _InheritedUnixEndpoint(reactor, descriptor)
@@ -106,6 +111,8 @@ class _KeptEndpoint:
 
     :param key: kind, address and port of its name in the table.
     :param find: returns the descriptor of systemd.
+
+    :ivar problem: why systemd has passed no such socket; None if it has.
     """
 
     def __init__(
@@ -113,20 +120,20 @@ class _KeptEndpoint:
     ) -> None:
         self._reactor = reactor
         self._key = key
-        self._problem: EndpointError | None = None
+        self.problem: EndpointError | None = None
         self._descriptor = -1
         # Now, since the process id changes when the process becomes a daemon.
         try:
             self._descriptor = find()
         except EndpointError as error:
-            self._problem = error
+            self.problem = error
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         return execute(self._reactor.adopt, self._key, self._open, factory)
 
     def _open(self) -> socket.socket:
-        if self._problem is not None:
-            raise self._problem.copy()
+        if self.problem is not None:
+            raise self.problem.copy()
         return socket.socket(fileno=self._descriptor)
 
 

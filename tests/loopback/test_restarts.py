@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from unittest import skipIf
@@ -290,6 +291,29 @@ class FaultTests(SynchronousTestCase):
         for fault, expected in MORE_FAULTS.items():
             self.check(fault, expected)
 
+    @skipIf(not THOROUGH, "variants, which run with TWSOCK_TESTS=thorough")
+    def test_no_datagram_is_answered_twice(self) -> None:
+        """Of a stream that goes on while a process is killed; the other one answers the rest."""
+        for fault, expected in (
+            ("new before REPORT_READY KILL", "goes on"),
+            ("old after YIELD KILL", "serves alone"),
+        ):
+            with Service("twsock-datagram", "-e", "udp:0:interface=127.0.0.1") as service:
+                is_old = fault.startswith("old")
+                old = service.start(fault=fault if is_old else "")
+                stream = DatagramStream(udp_port(old), 500)
+                with running(stream):
+                    new = service.start(fault="" if is_old else fault)
+                    victim, other = (old, new) if is_old else (new, old)
+                    self.assertEqual(victim.wait(), -signal.SIGKILL, fault)
+                    other.wait_for(expected)
+                    last = stream.sent
+                    while stream.sent < last + 100:
+                        time.sleep(0.01)  # Polls another thread.
+                self.assertEqual(stream.doubled, 0, fault)
+                later = [number for number in range(last, stream.sent) if number in stream.answers]
+                self.assertEqual(len(later), stream.sent - last, fault)
+
     def test_an_old_process_that_dies_before_it_answers_is_replaced(self) -> None:
         """The new one opens sockets of its own."""
         with Service("twsock-stream", "-e", TCP) as service:
@@ -342,7 +366,7 @@ class BadInputTests(SynchronousTestCase):
             exchange(connection, b"x")
 
     def test_a_foreign_program_at_the_path(self) -> None:
-        """Of another type, a file, or one that closes each connection."""
+        """A file, or a socket of another type; both are left as they are."""
         with Service("twsock-stream", "-e", TCP) as service:
             service.control.write_text("data")
             self.refused(service.start(), "--control .*: nothing taken: it is not a socket")

@@ -114,6 +114,20 @@ class OfferTests(SynchronousTestCase):
         two = (DetachedDatagramPort(self.udp()), DetachedDatagramPort(self.udp()))
         self.assertIn("the same address family", self.refuse(DetachedDatagramSocket(two)))
 
+    def test_a_state_that_is_not_sealed_is_refused(self) -> None:
+        """The giver could change it while it is read."""
+        send_offer(self.here, DetachedConnection(self.stream(), b"in"), b"")
+        offer, descriptors = self.receive()
+        *sockets, sealed = descriptors
+        for flags in (0, os.MFD_ALLOW_SEALING):
+            memory = os.memfd_create("state", flags)
+            os.write(memory, os.pread(sealed, 1000, 0))
+            with self.assertRaisesRegex(RemoteProtocolError, "the state is not sealed"):
+                open_offer(offer, [*sockets, memory], offer.kind)
+            os.close(memory)
+        for one in descriptors:
+            os.close(one)
+
     def test_too_many_sockets_are_not_offered(self) -> None:
         """Nor is none."""
         for count in (0, 8):

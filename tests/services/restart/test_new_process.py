@@ -117,8 +117,8 @@ class NewProcessTests(SynchronousTestCase):
         self.new.stop()
 
     def test_it_takes_the_sockets(self) -> None:
-        """They are in the table under their names, and stay non-blocking."""
-        self.udp.setblocking(False)
+        """They are in the table under their names, and non-blocking, whatever they were."""
+        self.udp.setblocking(True)
         self.take_over(self.send_sockets)
         ((name, taken),) = self.sockets.held()
         self.assertEqual(str(name), "udp:127.0.0.1:0")

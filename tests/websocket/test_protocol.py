@@ -696,6 +696,29 @@ class DrainTests(SynchronousTestCase):
         made.lose()
         self.assertEqual(self.successResultOf(drained), 0)
 
+    def test_the_first_message_after_a_request_of_the_drain_is_answered(self) -> None:
+        """The connection was just accepted, so its request and its message are on their way."""
+        made = Connected(Recorder)
+        made.protocol.was_queued = True
+        made.factory.drain(10)
+        made.clock.advance(0.9)
+        made.receive(REQUEST + END)
+        self.assertIn(b"HTTP/1.1 101 ", made.sent())
+        made.clock.advance(0.9)
+        self.assertEqual(made.frames(), [])
+        made.receive(text("a"))
+        self.assertEqual([kind for kind, _ in made.frames()], ["text", "close"])
+
+    def test_a_drain_waits_a_second_for_the_first_message_after_a_request(self) -> None:
+        """Then the WebSocket is closed in order."""
+        made = Connected(Recorder)
+        made.protocol.was_queued = True
+        made.factory.drain(10)
+        made.receive(REQUEST + END)
+        self.assertIn(b"HTTP/1.1 101 ", made.sent())
+        made.clock.advance(1)
+        self.assertEqual([kind for kind, _ in made.frames()], ["close"])
+
     def test_peer_that_does_not_close_is_aborted(self) -> None:
         """The deadline of the drain counts."""
         made = connected(Recorder)

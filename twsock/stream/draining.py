@@ -77,8 +77,8 @@ class Drain:
         else:
             self._protocol.close_drained()
 
-    def secured(self) -> None:
-        """Wait for the first message after a handshake; then close."""
+    def await_first_message(self) -> None:
+        """Wait for the first message after a handshake, of TLS or of a WebSocket; then close."""
         self._awaits_first_message = True
         self.close_if_idle()
 

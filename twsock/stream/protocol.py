@@ -199,7 +199,7 @@ class StreamProtocol(DetachableProtocol):
         if self._flush(stream):
             self.output_drained()
         if self._drain is not None and self._may_deliver(stream):
-            self._drain.secured()
+            self._drain.await_first_message()
 
     def forget_switch(self) -> None:
         """Drop the upgrade: the connection is secure, and no message concerns the upgrade."""

@@ -236,7 +236,7 @@ class AcceptingProtocol(StreamProtocol):
         self._connected_stream().write(acceptance.response.encode())
         self._open(acceptance, http.leftover + self._decoder.take_buffered())
         super()._announce()
-        if self._drain is not None:
+        if self._drain is not None and self.was_queued:
             self._drain.await_first_message()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -31,8 +31,14 @@ class HandoverTests(SynchronousTestCase):
 class PeerTests(SynchronousTestCase):
     """What comes back is compared with what was sent."""
 
-    def exchange(self, change: bytes) -> None:
-        """Answer the first frame, and change its end."""
+    def exchange(self, change: bytes) -> list[int]:
+        """Answer the first frame, and change its end; return how many frames had come back."""
+        counts: list[int] = []
+
+        def is_done(frames: int) -> bool:
+            counts.append(frames)
+            return frames > 0
+
         near, far = socket.socketpair()
         with near, far:
             near.setblocking(False)
@@ -40,11 +46,12 @@ class PeerTests(SynchronousTestCase):
             peer.exchange(lambda _: True)
             peer.send()
             far.sendall(far.recv(7)[: 7 - len(change)] + change)
-            peer.exchange(lambda frames: frames > 0)
+            peer.exchange(is_done)
+        return counts
 
     def test_the_same_bytes_are_accepted(self) -> None:
         """They end the exchange."""
-        self.exchange(b"")
+        self.assertEqual(self.exchange(b"")[-1], 1)
 
     def test_other_bytes_are_an_error(self) -> None:
         """A byte was lost, doubled or changed."""
